@@ -1,0 +1,31 @@
+# cython: language_level=3
+"""C interface of the chunker: an open file, cut into slices without knowing who sends them."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+
+# A mapped window of a file. It lives as long as its source or any slice in a gather list needs it.
+cdef struct Mapping:
+    uint8_t* address
+    size_t length
+    int64_t offset
+    int references
+
+
+cdef void release_mapping(Mapping* mapping) noexcept nogil
+
+
+cdef class Source:
+    cdef int _fd
+    cdef Mapping* _mapping
+    cdef int64_t _mtime_seconds
+    cdef int64_t _mtime_nanoseconds
+    cdef readonly int64_t size
+    cdef readonly int64_t offset
+
+    cdef int open(self, const char* path) noexcept
+    cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
+    cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
+    cdef Mapping* _slide(self) noexcept
+    cdef bint unchanged(self) noexcept
+    cdef void close(self) noexcept

@@ -1,0 +1,243 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# Bounds checks are off: nothing is indexed here; slices are bounded by `size` and `_WINDOW`.
+"""An open file, cut into slices: mapped for the socket, or read for whoever needs the octets.
+
+`slice` hands out pointers into a mapped window that slides along the file, so that the kernel copies
+from the page cache to the socket and user space touches no octet. `read` copies by pread(2); it is for
+small files, for TLS and for digests, because touching a mapping that another process truncated raises
+SIGBUS in user space. The kernel, reading the same page for sendmsg(2), merely returns EFAULT.
+
+A source knows offsets and limits, never stream ids. It has one position: `offset`.
+"""
+
+cimport cython
+from libc.errno cimport EINTR, ENODEV, EISDIR, errno
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport free, malloc
+
+cdef extern from "<fcntl.h>" nogil:
+    int c_open "open"(const char* path, int flags)
+    int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)
+    int O_RDONLY
+    int O_CLOEXEC
+    int O_NOCTTY
+    int O_NONBLOCK
+    int POSIX_FADV_WILLNEED
+
+cdef extern from "<unistd.h>" nogil:
+    int c_close "close"(int fd)
+    Py_ssize_t pread(int fd, void* out, size_t length, int64_t offset)
+
+cdef extern from "<sys/stat.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    cdef struct stat_result "stat":
+        unsigned int st_mode
+        int64_t st_size
+        timespec st_mtim
+    int fstat(int fd, stat_result* out)
+    bint S_ISREG(unsigned int mode)
+    bint S_ISDIR(unsigned int mode)
+
+cdef extern from "<sys/mman.h>" nogil:
+    void* mmap(void* address, size_t length, int protection, int flags, int fd, int64_t offset)
+    int munmap(void* address, size_t length)
+    int madvise(void* address, size_t length, int advice)
+    int PROT_READ
+    int MAP_SHARED
+    int MADV_SEQUENTIAL
+    void* MAP_FAILED
+
+# A window's pages count as resident, so it bounds memory: 50 large files in flight map 100 MiB at most.
+cdef int64_t _WINDOW = 2 * 1024 * 1024
+cdef int64_t _PAGE_MASK = 4096 - 1
+
+# What is open now; a test asserts that both are 0 after every run.
+cdef int _live_sources = 0
+cdef int _live_mappings = 0
+
+
+def live_objects() -> tuple:
+    """Return (open sources, live mappings): both 0 when nothing leaked."""
+    return _live_sources, _live_mappings
+
+
+cdef void release_mapping(Mapping* mapping) noexcept nogil:
+    """Give back one reference; the last one unmaps."""
+    global _live_mappings
+    mapping.references -= 1
+    if mapping.references == 0:
+        munmap(mapping.address, mapping.length)
+        free(mapping)
+        _live_mappings -= 1
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Source:
+    """One regular file, open for reading from `offset` to `size` (octets, as of opening)."""
+
+    def __cinit__(self):
+        self._fd = -1
+        self._mapping = NULL
+        self.size = -1
+        self.offset = 0
+
+    def __dealloc__(self):
+        self.close()
+
+    cdef int open(self, const char* path) noexcept:
+        """Open and take size and mtime. Returns 0 or an errno; ENODEV for what is no regular file.
+
+        O_NONBLOCK because a FIFO that took the file's place would block the loop for ever.
+        """
+        global _live_sources
+        cdef stat_result status
+        cdef int reason
+        self._fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+        if self._fd < 0:
+            return errno
+        _live_sources += 1
+        if fstat(self._fd, &status) != 0:
+            reason = errno
+            self.close()
+            return reason
+        if not S_ISREG(status.st_mode):
+            self.close()
+            return EISDIR if S_ISDIR(status.st_mode) else ENODEV
+        self.size = status.st_size
+        self._mtime_seconds = status.st_mtim.tv_sec
+        self._mtime_nanoseconds = status.st_mtim.tv_nsec
+        return 0
+
+    cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept:
+        """Copy up to limit octets to out and move on. Returns how many (fewer only at the end of file), or −errno."""
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t got
+        while done < limit:
+            got = pread(self._fd, out + done, limit - done, self.offset + done)
+            if got < 0:
+                if errno == EINTR:
+                    continue
+                return -errno
+            if got == 0:
+                break
+            done += got
+        self.offset += done
+        return done
+
+    cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept:
+        """Return the next `length` octets in place and move on; holder gets a mapping to release when they are sent.
+
+        At most a window less a page. NULL (errno set) when the file can't be mapped: read it instead.
+        """
+        cdef Mapping* mapping = self._mapping
+        cdef const uint8_t* start
+        if mapping == NULL or self.offset + length > mapping.offset + <int64_t>mapping.length:
+            mapping = self._slide()
+            if mapping == NULL:
+                return NULL
+        start = mapping.address + (self.offset - mapping.offset)
+        mapping.references += 1
+        holder[0] = mapping
+        self.offset += length
+        return start
+
+    cdef Mapping* _slide(self) noexcept:
+        """Map the window that begins at the page of `offset`, and have the kernel read the one after it."""
+        global _live_mappings
+        cdef int64_t offset = self.offset & ~_PAGE_MASK
+        cdef int64_t length = min(_WINDOW, self.size - offset)
+        cdef Mapping* mapping
+        cdef void* address
+        if self._mapping != NULL:
+            release_mapping(self._mapping)
+            self._mapping = NULL
+        mapping = <Mapping*>malloc(sizeof(Mapping))
+        if mapping == NULL:
+            return NULL
+        address = mmap(NULL, length, PROT_READ, MAP_SHARED, self._fd, offset)
+        if address == MAP_FAILED:
+            free(mapping)
+            return NULL
+        madvise(address, length, MADV_SEQUENTIAL)
+        if offset + length < self.size:
+            posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
+        _live_mappings += 1
+        mapping.address = <uint8_t*>address
+        mapping.length = length
+        mapping.offset = offset
+        mapping.references = 1
+        self._mapping = mapping
+        return mapping
+
+    cdef bint unchanged(self) noexcept:
+        """True while the file has the size and mtime that it was opened with."""
+        cdef stat_result status
+        if fstat(self._fd, &status) != 0:
+            return False
+        return (
+            status.st_size == self.size
+            and status.st_mtim.tv_sec == self._mtime_seconds
+            and status.st_mtim.tv_nsec == self._mtime_nanoseconds
+        )
+
+    cdef void close(self) noexcept:
+        """Close the file. Slices already handed out stay valid until their mapping is released."""
+        global _live_sources
+        if self._mapping != NULL:
+            release_mapping(self._mapping)
+            self._mapping = NULL
+        if self._fd >= 0:
+            c_close(self._fd)
+            self._fd = -1
+            _live_sources -= 1
+
+    # --- the same for Python: tests and benchmarks -------------------------------------------------
+
+    @staticmethod
+    def from_path(path: bytes) -> Source:
+        """Open a file. Raises OSError."""
+        cdef Source source = Source()
+        cdef int reason = source.open(path)
+        if reason:
+            raise OSError(reason, "can't open", path)
+        return source
+
+    def read_octets(self, Py_ssize_t limit) -> bytes:
+        """Return up to limit octets read by pread. Raises OSError, ValueError when closed."""
+        self._check(limit)
+        buffer = bytearray(min(limit, max(self.size - self.offset, 0)))
+        cdef uint8_t* out = buffer
+        cdef Py_ssize_t got = self.read(out, len(buffer))
+        if got < 0:
+            raise OSError(-got, "can't read")
+        return bytes(buffer[:got])
+
+    def map_octets(self, Py_ssize_t length) -> bytes:
+        """Return a copy of the next mapped slice of `length` octets. Raises OSError, ValueError beyond the file's end."""
+        cdef Mapping* holder = NULL
+        self._check(length)
+        if self.offset + length > self.size or length > _WINDOW - _PAGE_MASK - 1:
+            raise ValueError("a slice can't pass the end of the file nor be larger than a window")
+        cdef const uint8_t* start = self.slice(length, &holder)
+        if start == NULL:
+            raise OSError(errno, "can't map")
+        copy = start[:length]
+        release_mapping(holder)
+        return copy
+
+    def is_unchanged(self) -> bool:
+        """True while size and mtime are those of opening."""
+        return self._fd >= 0 and self.unchanged()
+
+    def shut(self) -> None:
+        """Close the file; twice is fine."""
+        self.close()
+
+    def _check(self, Py_ssize_t length):
+        if self._fd < 0:
+            raise ValueError("the source is closed")
+        if length <= 0:
+            raise ValueError("a slice has at least 1 octet")

@@ -1,0 +1,32 @@
+# cython: language_level=3
+"""C interface of the scheduler: whose turn it is, and how many octets the turn may take."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+
+cdef class Scheduler:
+    # One entry per slot; a slot is a small integer that the caller gives to a stream.
+    cdef int32_t* _next
+    cdef int32_t* _previous
+    cdef int64_t* _deficit
+    cdef int64_t* _served
+    cdef uint64_t* _arrival
+    cdef uint8_t* _ready
+    cdef int32_t _capacity
+    cdef int32_t _head
+    cdef uint64_t _arrivals
+    cdef readonly int32_t ready
+    cdef readonly bint fair
+    cdef readonly int64_t quantum
+    cdef public bint scarce
+
+    cdef int grow(self, int32_t capacity) except -1
+    cdef int enter(self, int32_t slot) except -1
+    cdef void unblock(self, int32_t slot) noexcept
+    cdef void block(self, int32_t slot) noexcept
+    cdef void serve(self, int64_t octets) noexcept
+    cdef int32_t head(self) noexcept
+    cdef int64_t budget(self) noexcept
+    cdef void set_quantum(self, int64_t octets) noexcept
+    cdef void _begin_turn(self) noexcept
+    cdef void _insert_before(self, int32_t slot, int32_t successor) noexcept

@@ -1,0 +1,56 @@
+# cython: language_level=3
+"""C interface of attempts and the table of those whose stream is open."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+from fastpost._chunker cimport Source
+
+
+cdef class Attempt:
+    # What to send.
+    cdef readonly object upload
+    cdef readonly bytes file
+    cdef readonly bytes path
+    cdef readonly tuple request_fields
+    cdef readonly int retried
+    cdef readonly int replayed
+    # What became of it.
+    cdef readonly int status
+    cdef public object failure
+    cdef readonly int64_t size
+    cdef readonly int64_t payload
+    cdef readonly double began
+    cdef readonly double started
+    cdef readonly double finished
+    cdef readonly list fields
+    cdef bytearray _body
+    # Its stream, while that is open.
+    cdef Source source
+    cdef uint32_t stream_id
+    cdef int32_t slot
+    cdef int64_t send_window
+    cdef int64_t receive_window
+    cdef int64_t remaining
+    cdef int64_t gathered
+    cdef double progressed
+    cdef bint mapped
+    cdef bint responded
+
+
+cdef class StreamTable:
+    # Slot → attempt; a free slot holds None.
+    cdef list attempts
+    cdef int32_t* _free
+    cdef int32_t _capacity
+    cdef readonly int32_t count
+    # Open addressing with linear probing: stream id → slot.
+    cdef uint32_t* _ids
+    cdef int32_t* _slots
+    cdef uint32_t _mask
+
+    cdef int insert(self, Attempt attempt) except -1
+    cdef Attempt find(self, uint32_t stream_id)
+    cdef void remove(self, Attempt attempt) noexcept
+    cdef int32_t capacity(self) noexcept
+    cdef int _grow(self, int32_t capacity) except -1
+    cdef void _index(self, uint32_t stream_id, int32_t slot) noexcept

@@ -1,0 +1,43 @@
+from typing import Any, final
+
+from fastpost.errors import FastpostError, HttpStatus
+
+def live_attempts() -> int: ...
+def status_failure(attempt: Attempt) -> HttpStatus: ...
+@final
+class Attempt:
+    upload: Any
+    file: bytes
+    path: bytes
+    request_fields: tuple[tuple[bytes, bytes], ...]
+    retried: int
+    replayed: int
+    status: int
+    failure: FastpostError | None
+    size: int
+    payload: int
+    began: float
+    started: float
+    finished: float
+    fields: list[tuple[bytes, bytes]] | None
+    def __init__(
+        self,
+        upload: Any,
+        file: bytes,
+        path: bytes,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+        retried: int = 0,
+        replayed: int = 0,
+    ) -> None: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def latency(self) -> float: ...
+    @property
+    def body(self) -> bytes: ...
+    def again(self, *, replay: bool) -> Attempt: ...
+
+@final
+class StreamTable:
+    count: int
+    def __init__(self) -> None: ...

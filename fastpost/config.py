@@ -1,0 +1,84 @@
+"""Frozen, validated settings of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import typing
+
+from fastpost.errors import UsageError
+
+Schedule = typing.Literal["fair", "fifo"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 9113 §8.2.2: fields that belong to an HTTP/1.1 connection.
+_CONNECTION_FIELDS = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host", "content-length", "te"}
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run was asked to do. Raises UsageError when the values can't be meant.
+
+    Times are in seconds, sizes in octets. `to` is the URL or URL template of `--to`.
+    """
+
+    to: str
+    method: str | None = None
+    concurrency: int = 50
+    connections: int = 1
+    schedule: Schedule = "fair"
+    fields: tuple[tuple[str, str], ...] = ()
+    content_type: str | None = None
+    cacert: pathlib.Path | None = None
+    cert: pathlib.Path | None = None
+    key: pathlib.Path | None = None
+    insecure: bool = False
+    connect_timeout: float = 10.0
+    stall_timeout: float = 60.0
+    retries: int = 3
+    retry_delay: float = 0.5
+    retry_max_time: float | None = None
+    retry_post: bool = False
+    #: Keep fields and body of every response (--show-response), not only of failures.
+    keep_responses: bool = False
+    #: Largest part of a response body that is kept, in octets.
+    body_limit: int = 1024
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.concurrency <= 100_000, "concurrency must be between 1 and 100000")
+        _require(1 <= self.connections <= 1000, "connections must be between 1 and 1000")
+        _require(self.schedule in ("fair", "fifo"), "schedule must be fair or fifo")
+        _require(self.connect_timeout > 0, "connect-timeout must be more than 0 seconds")
+        _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")
+        _require(self.retries >= 0, "retries can't be negative")
+        _require(self.retry_delay >= 0, "retry-delay can't be negative")
+        _require(self.key is None or self.cert is not None, "key needs cert: the certificate that it belongs to")
+        _require(
+            self.method is None or _TOKEN.fullmatch(self.method) is not None,
+            f"method {self.method!r} is not an HTTP method",
+        )
+        for name, value in self.fields:
+            _check_field(name, value)
+
+    @property
+    def repeats_post(self) -> bool:
+        """True when a POST may be sent twice: --retry-post or an Idempotency-Key field."""
+        return self.retry_post or any(name.lower() == "idempotency-key" for name, _ in self.fields)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
+
+
+def _check_field(name: str, value: str) -> None:
+    """Refuse what RFC 9113 §8.2 forbids in a field; a newline would inject another field."""
+    _require(_TOKEN.fullmatch(name) is not None, f"header name {name!r} has characters that a field name can't have")
+    _require(
+        name.lower() not in _CONNECTION_FIELDS,
+        f"header {name!r} is set by fastpost or belongs to HTTP/1.1; leave it out",
+    )
+    _require(not re.search(r"[\x00\r\n]", value), f"the value of header {name!r} holds a newline or NUL")

@@ -1,0 +1,485 @@
+"""One fd on the event loop: connect, TLS with ALPN, readable, writable, timers.
+
+The connection owns its socket and is the only one to know the clock: it reads it once a tick and hands it down.
+A tick drains the input, hands out what ended, takes new uploads and sends: cleartext by sendmsg straight from the
+gather list, TLS by SSLSocket.send from the staged octets. The event loop's own transports would copy both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import time
+import typing
+
+from fastpost.errors import (
+    CertificateNotTrusted,
+    ConnectFailed,
+    ConnectionLost,
+    FastpostError,
+    NameNotResolved,
+    NotHttp2,
+    Stalled,
+    TargetUnreachable,
+    TlsFailed,
+)
+from fastpost.session import Session
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastpost._table import Attempt
+    from fastpost.config import Settings
+    from fastpost.target import Target
+
+#: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
+_SENDS_PER_TICK = 8
+#: One TLS record's worth and more; responses to uploads are short.
+_RECEIVE_SIZE = 65536
+#: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
+_CHECK_INTERVAL = 1.0
+_PING_TIMEOUT = 10.0
+
+
+class Connection:
+    """One HTTP/2 connection to the target, driven by the running event loop.
+
+    Args:
+        target: where to.
+        settings: the run's settings.
+        concurrency: most streams to have open on this connection.
+        on_finished: called with attempts that ended, once a tick; it may submit more.
+        on_closed: called once when the connection is over, after the last `on_finished`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        *,
+        concurrency: int,
+        on_finished: Callable[[Connection, list[Attempt]], None],
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self._target = target
+        self._settings = settings
+        self._on_finished = on_finished
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+        self._tls: ssl.SSLSocket | None = None
+        self._fd = -1
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
+        self._settled: asyncio.Future[None] | None = None
+        self._writing = False
+        self._tick_scheduled = False
+        self._hold_timer: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._pinged_at = 0.0
+        self.closed = False
+        self.session = Session(
+            method=target.method,
+            scheme=target.scheme.encode(),
+            authority=target.authority,
+            fields=[(name.lower().encode(), value.encode()) for name, value in settings.fields],
+            concurrency=concurrency,
+            fair=settings.schedule == "fair",
+            staged=target.scheme == "https",
+            keep_responses=settings.keep_responses,
+            body_limit=settings.body_limit,
+        )
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and wait for the server's SETTINGS. Raises a TargetUnreachable; nothing was sent then."""
+        where = f"{self._target.host}:{self._target.port}"
+        try:
+            await asyncio.wait_for(self._establish(where), self._settings.connect_timeout)
+        except asyncio.TimeoutError:
+            self._shut()
+            raise ConnectFailed(
+                f"{where} did not answer within {self._settings.connect_timeout:g} s: "
+                "check that the server is up, or allow more with --connect-timeout"
+            ) from None
+        except BaseException:
+            self._shut()
+            raise
+        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+
+    async def _establish(self, where: str) -> None:
+        self._socket = await self._connect(where)
+        self._fd = self._socket.fileno()
+        if self._target.scheme == "https":
+            await self._handshake(where)
+        await self._exchange_settings(where)
+
+    async def _connect(self, where: str) -> socket.socket:
+        """TCP to the first address that answers."""
+        target = self._target
+        try:
+            addresses = await self._loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise NameNotResolved(
+                f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
+            ) from None
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in addresses:
+            connecting = socket.socket(family, kind, protocol)
+            connecting.setblocking(False)
+            try:
+                await self._loop.sock_connect(connecting, address)
+            except OSError as error:
+                connecting.close()
+                failure = error
+            except BaseException:
+                connecting.close()
+                raise
+            else:
+                # Frames leave in large gathers of our own making: Nagle would only delay the last one.
+                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return connecting
+        reason = os.strerror(failure.errno) if failure and failure.errno else "no address"
+        raise ConnectFailed(f"can't connect to {where} ({reason}): check host and port, and that the server is up")
+
+    async def _handshake(self, where: str) -> None:
+        """TLS on the non-blocking socket; ALPN must choose h2 (RFC 9113 §3.2)."""
+        assert self._socket is not None
+        try:
+            context = tls_context(self._settings)
+            self._tls = context.wrap_socket(
+                self._socket, server_hostname=self._target.host, do_handshake_on_connect=False
+            )
+            self._socket = self._tls
+            while True:
+                try:
+                    self._tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    await self._ready(self._loop.add_reader, self._loop.remove_reader)
+                except ssl.SSLWantWriteError:
+                    await self._ready(self._loop.add_writer, self._loop.remove_writer)
+        except (OSError, ValueError) as error:
+            raise _tls_failure(error, where) from None
+        if self._tls.selected_alpn_protocol() != "h2":
+            raise NotHttp2(_no_alpn(where))
+
+    async def _ready(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+        ready = self._loop.create_future()
+        add(self._fd, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            remove(self._fd)
+
+    async def _exchange_settings(self, where: str) -> None:
+        self._settled = self._loop.create_future()
+        self.session.begin()
+        self._loop.add_reader(self._fd, self._readable)
+        try:
+            self._flush(time.monotonic())
+            await self._settled
+        finally:
+            self._settled = None
+        failure = self.session.failure
+        if isinstance(failure, TargetUnreachable):
+            raise type(failure)(f"{where}: {failure}; fastpost needs HTTP/2, by ALPN (https) or prior knowledge (http)")
+        if failure is not None:
+            raise NotHttp2(
+                f"{where} ended the connection before its HTTP/2 SETTINGS ({failure}): "
+                "check scheme and port; the server may speak HTTP/1.1 only, or only TLS"
+            )
+
+    # --- work -------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more attempts it can take now."""
+        return 0 if self.closed else self.session.room
+
+    @property
+    def busy(self) -> bool:
+        """True while streams are open or attempts wait."""
+        plane = self.session.plane
+        return plane.open_streams > 0 or plane.waiting > 0
+
+    def submit(self, attempts: list[Attempt]) -> None:
+        """Take attempts; they begin with the next tick."""
+        self.session.submit(attempts)
+        self._schedule_tick()
+
+    def cancel_all(self, failure: FastpostError) -> None:
+        """Reset every open stream; what was not begun comes back unsent."""
+        self.session.plane.drain()
+        now = time.monotonic()
+        for attempt in self.session.plane.stalled(now, 0.0):
+            self.session.plane.cancel(attempt, failure, now)
+        self._schedule_tick()
+
+    def close(self) -> None:
+        """End the connection in good order: GOAWAY as far as the socket takes it, then close."""
+        if self.closed:
+            return
+        if self.session.failure is None:
+            self.session.goodbye()
+            self._flush(time.monotonic())
+        self._end(ConnectionLost("the connection was closed"))
+
+    # --- the loop's calls -------------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        if not self._tick_scheduled and not self.closed:
+            self._tick_scheduled = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._tick_scheduled = False
+        if not self.closed:
+            self._advance(time.monotonic())
+
+    def _readable(self) -> None:
+        now = time.monotonic()
+        if self._receive(now):
+            self._advance(now)
+
+    def _writable(self) -> None:
+        self._advance(time.monotonic())
+
+    def _held(self) -> None:
+        self._hold_timer = None
+        self._advance(time.monotonic())
+
+    def _advance(self, now: float) -> None:
+        """Hand out what ended, take new work, send. What fails while sending (a file) is handed out too."""
+        scheduled = self._tick_scheduled
+        self._tick_scheduled = True  # what `submit` brings now is sent right below
+        self._deliver()
+        self._tick_scheduled = scheduled
+        if self._flush(now):
+            self._deliver()
+        if not self.closed and self.session.plane.draining and not self.busy:
+            self.close()
+
+    def _deliver(self) -> None:
+        finished = self.session.take_finished()
+        if finished or self.session.plane.draining or self.session.room:
+            self._on_finished(self, finished)
+
+    def _receive(self, now: float) -> bool:
+        """Drain the input. False: the connection is over."""
+        reason = self._receive_staged(now) if self._tls is not None else self._receive_plain(now)
+        session = self.session
+        if session.failure is not None:
+            # Our GOAWAY tells the server why; it is a courtesy, so one try is enough.
+            self._flush(now)
+            self._end(session.failure)
+            return False
+        if reason is not None:
+            self._end(ConnectionLost(f"the server ended the connection ({reason})"))
+            return False
+        if self._settled is not None and session.plane.settled and not self._settled.done():
+            self._settled.set_result(None)
+        return True
+
+    def _receive_plain(self, now: float) -> str | None:
+        """Returns why the connection is over, None while it is not."""
+        while True:
+            got = self.session.receive_from(self._fd, now)
+            if got == 0:
+                return "end of stream"
+            if got < 0:
+                return None if -got in (errno.EAGAIN, errno.EWOULDBLOCK) else os.strerror(-got)
+            if got < _RECEIVE_SIZE or self.session.failure is not None:
+                # A short read drained the socket; epoll tells when there is more.
+                return None
+
+    def _receive_staged(self, now: float) -> str | None:
+        assert self._tls is not None
+        try:
+            while self.session.failure is None:
+                got = self._tls.recv_into(self._buffer)
+                if got == 0:
+                    return "end of stream"
+                self.session.receive(self._buffer[:got], now)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            return _reason(error)
+        return None
+
+    def _flush(self, now: float) -> bool:
+        """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn.
+
+        Returns True when something was filled.
+        """
+        session = self.session
+        send = self._send_staged if self._tls is not None else self._send_plain
+        filled = False
+        for _ in range(_SENDS_PER_TICK):
+            if self.closed or not session.fill(now):
+                self._want_write(False)
+                break
+            filled = True
+            if not send(now):
+                break
+        else:
+            self._want_write(True)
+        self._hold(now)
+        return filled
+
+    def _send_plain(self, now: float) -> bool:
+        """True: all that was gathered is sent. False: the socket is full, or the connection is over."""
+        session = self.session
+        while session.gather.pending:
+            sent = session.plane.send(self._fd, now)
+            if sent >= 0:
+                continue
+            if -sent in (errno.EAGAIN, errno.EWOULDBLOCK):
+                self._want_write(True)
+            else:
+                self._broken(os.strerror(-sent), now)
+            return False
+        return True
+
+    def _send_staged(self, now: float) -> bool:
+        session = self.session
+        assert self._tls is not None
+        while session.gather.pending:
+            try:
+                with memoryview(session.gather) as octets:
+                    sent = self._tls.send(octets)
+            except ssl.SSLWantWriteError:
+                # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
+                self._want_write(True)
+                return False
+            except ssl.SSLWantReadError:
+                self._want_write(False)
+                return False
+            except OSError as error:
+                self._broken(_reason(error), now)
+                return False
+            session.plane.consume(sent, now)
+        return True
+
+    def _broken(self, reason: str, now: float) -> None:
+        """A send failed. What the server said before it closed may still lie in the socket: responses, a GOAWAY."""
+        if self._receive(now):
+            self._end(ConnectionLost(f"the connection broke ({reason})"))
+
+    def _want_write(self, wanted: bool) -> None:
+        if wanted != self._writing and not self.closed:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._fd, self._writable)
+            else:
+                self._loop.remove_writer(self._fd)
+
+    def _hold(self, now: float) -> None:
+        """Wake up when held crumbs of the window are due."""
+        wake_at = self.session.plane.wake_at
+        if wake_at and self._hold_timer is None and not self.closed:
+            self._hold_timer = self._loop.call_later(max(wake_at - now, 0.0), self._held)
+
+    def _check(self) -> None:
+        """Once a second: is anything stuck? PING tells a slow server from a dead connection."""
+        now = time.monotonic()
+        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+        stalled = self.session.plane.stalled(now, self._settings.stall_timeout)
+        if not stalled:
+            self._pinged_at = 0.0
+        elif not self._pinged_at:
+            self._pinged_at = now
+            self.session.ping()
+        elif self.session.ping_answered:
+            self._pinged_at = 0.0
+            what = f"nothing moved for {self._settings.stall_timeout:g} s, though the server answers PING"
+            for attempt in stalled:
+                self.session.plane.cancel(attempt, Stalled(what), now)
+        elif now - self._pinged_at > _PING_TIMEOUT:
+            self._end(Stalled(f"nothing moved for {self._settings.stall_timeout:g} s and PING stayed unanswered"))
+            return
+        self._advance(now)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _end(self, failure: FastpostError) -> None:
+        if self.closed:
+            return
+        self._shut()
+        self.session.lose(failure, time.monotonic())
+        if self._settled is not None:
+            # Still opening: nobody but `open` knows of this connection yet.
+            if not self._settled.done():
+                self._settled.set_result(None)
+            return
+        self._deliver()
+        self._on_closed(self)
+
+    def _shut(self) -> None:
+        self.closed = True
+        for timer in (self._hold_timer, self._check_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            self._fd = -1
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._tls = None
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Return the client context: TLS 1.2 at least, verification on unless `insecure`, ALPN h2 alone.
+
+    Raises TlsFailed when a certificate or key file can't be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.cacert)
+    except OSError as error:
+        raise TlsFailed(f"--cacert {settings.cacert}: no PEM certificates could be read ({_reason(error)})") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.cert is not None:
+        try:
+            context.load_cert_chain(settings.cert, settings.key)
+        except OSError as error:
+            raise TlsFailed(
+                f"--cert {settings.cert}: certificate and key could not be loaded ({_reason(error)})"
+            ) from None
+    return context
+
+
+def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateNotTrusted(
+            f"{where}: the server's certificate is not trusted ({error.verify_message}): "
+            "name the CA that signed it with --cacert FILE, or, for a test, use --insecure"
+        )
+    reason = getattr(error, "reason", None)
+    if reason == "TLSV1_ALERT_NO_APPLICATION_PROTOCOL":
+        return NotHttp2(_no_alpn(where))
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return TlsFailed(f"{where} does not speak TLS: for cleartext HTTP/2 write http:// in the URL")
+    return TlsFailed(f"{where}: the TLS handshake failed ({_reason(error)})")
+
+
+def _no_alpn(where: str) -> str:
+    return (
+        f"{where} speaks TLS but not HTTP/2 (ALPN offered h2, the server did not take it): "
+        "switch HTTP/2 on at the server; fastpost has no HTTP/1.1"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.replace("_", " ").lower()
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
