@@ -1,6 +1,7 @@
 from typing import final
 
 def live_objects() -> tuple[int, int]: ...
+
 @final
 class Source:
     size: int

@@ -216,7 +216,7 @@ cdef class Source:
         return bytes(buffer[:got])
 
     def map_octets(self, Py_ssize_t length) -> bytes:
-        """Return a copy of the next mapped slice of `length` octets. Raises OSError, ValueError beyond the file's end."""
+        """Return a copy of the next mapped slice of `length` octets. Raises OSError; ValueError beyond the end."""
         cdef Mapping* holder = NULL
         self._check(length)
         if self.offset + length > self.size or length > _WINDOW - _PAGE_MASK - 1:

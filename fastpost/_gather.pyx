@@ -13,7 +13,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport EFAULT, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fastpost._chunker cimport Mapping, release_mapping
 

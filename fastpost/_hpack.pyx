@@ -6,7 +6,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove
+from libc.string cimport memcmp, memcpy
 
 from fastpost.errors import ErrorCode, ProtocolViolation
 
@@ -320,17 +320,6 @@ cdef void table_shrink(Table* table, Py_ssize_t limit) noexcept nogil:
         table.size -= ENTRY_OVERHEAD + entry.name_length + entry.value_length
         table.oldest = (table.oldest + 1) & table.mask
         table.count -= 1
-    if table.count == 0:
-        table.tail = 0
-
-
-cdef void table_compact(Table* table) noexcept nogil:
-    """Move the live octets to the start of the arena. Once in at least an arena's half of insertions."""
-    cdef Py_ssize_t i, base = table.entries[table.oldest].offset
-    memmove(table.octets, table.octets + base, table.tail - base)
-    for i in range(table.count):
-        table.entries[(table.oldest + i) & table.mask].offset -= base
-    table.tail -= base
 
 
 cdef void table_insert(Table* table, const Field* field) noexcept nogil:
@@ -341,7 +330,9 @@ cdef void table_insert(Table* table, const Field* field) noexcept nogil:
     if length + ENTRY_OVERHEAD > table.capacity:
         return
     if table.tail + length > table.arena:
-        table_compact(table)
+        # Start again at the front. What lives then lies in the last half of the arena, and is evicted before it is
+        # reached: live octets and those written since are never more than the capacity, half of the arena.
+        table.tail = 0
     entry = &table.entries[(table.oldest + table.count) & table.mask]
     entry.offset = table.tail
     entry.name_length = <uint32_t>field.name_length

@@ -5,8 +5,8 @@
 
 It has no socket of its own and no clock: octets come in by `receive`, leave through the gather list, and
 time is an argument (monotonic seconds). Frames of stream 0 other than WINDOW_UPDATE and GOAWAY are handed to
-`control_received`, in their place in the order of arrival. Uploads go in by `submit`, many in one call; ended attempts come
-out by `take_finished`, many in one call. No Python code runs per frame.
+`control_received`, in their place in the order of arrival. Uploads go in by `submit`, many in one call; ended
+attempts come out by `take_finished`, many in one call. No Python code runs per frame.
 
 A window (RFC 9113 §5.2) is an int64 and is charged when a slice enters the gather list. A stream's window may be
 negative after SETTINGS; such a stream leaves the scheduler's ring and sends nothing.
@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from fastpost._chunker cimport Mapping, Source
 from fastpost._frames cimport (
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, PADDED, PRIORITY, PRIORITY_FIELDS,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, PADDED, PRIORITY, PRIORITY_FIELDS,
     PUSH_PROMISE, RST_STREAM, WINDOW_UPDATE, Frame, InboundBuffer, get_u32, put_frame_header, put_u32,
 )
 from fastpost._gather cimport GatherList
@@ -32,7 +32,7 @@ from fastpost._table cimport Attempt, StreamTable
 from fastpost._hpack import encode_literals
 from fastpost._table import status_failure
 from fastpost.errors import (
-    ConnectionLost, ErrorCode, FileChanged, NotProcessed, ProtocolViolation, ServerOverloaded, StreamRefused,
+    ErrorCode, FileChanged, NotProcessed, ProtocolViolation, ServerOverloaded, StreamRefused,
     StreamReset, file_failure,
 )
 
@@ -43,7 +43,7 @@ cdef enum:
     _MAX_QUANTUM = 65536
     # Files up to this size are read, larger ones are mapped: below, mmap and munmap cost more than the copy.
     _MAX_READ = 65536
-    # The last slice of a mapped file is read, not mapped, so that the file can be checked after its last octet was taken.
+    # The last slice of a mapped file is read, not mapped: the file can be checked after its last octet was taken.
     _MAX_TAIL = 16384
     _MIN_TAIL = 4096
     # A connection window that never was above this is scarce: many streams wait for it.
@@ -65,7 +65,8 @@ cdef class DataPlane:
 
     Args:
         encoder: writes the request header blocks.
-        control_received: called with each whole frame of stream 0 that is the control plane's; may raise ProtocolViolation.
+        control_received: called with each whole frame of stream 0 that is the control plane's; may raise
+            ProtocolViolation.
         concurrency: most streams to have open, whatever the peer would allow.
         fair: deficit round robin; False: first in, first out.
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
@@ -240,7 +241,10 @@ cdef class DataPlane:
     # --- octets out -------------------------------------------------------------------------------
 
     def fill(self, double now) -> bool:
-        """Fill the empty gather list: control frames, new streams' HEADERS, then DATA by turns. True: there is something to send."""
+        """Fill the empty gather list: control frames, new streams' HEADERS, then DATA by turns.
+
+        True: there is something to send.
+        """
         cdef Py_ssize_t length
         if self.gather.pending:
             return True
@@ -529,7 +533,10 @@ cdef class DataPlane:
             self._parse(now)
 
     def receive_from(self, int fd, double now) -> int:
-        """Handle what one recv(2) brings. Returns octets, 0 at the end of the connection, or −errno. Raises like `receive`."""
+        """Handle what one recv(2) brings. Returns octets, 0 at the end of the connection, or −errno.
+
+        Raises like `receive`.
+        """
         cdef Py_ssize_t got = self._inbound.receive(fd)
         if got > 0:
             self._parse(now)
@@ -654,7 +661,7 @@ cdef class DataPlane:
     cdef int _on_block(
         self, uint32_t stream_id, bint end_stream, const uint8_t* block, Py_ssize_t length, double now,
     ) except -1:
-        """A whole field block: interim response, final response or trailers. Decoded always, to keep the table in step."""
+        """A whole field block: interim response, final response, trailers. Always decoded: the table stays in step."""
         cdef Attempt attempt = self._table.find(stream_id)
         cdef bint trailers = attempt is not None and attempt.responded
         cdef bint malformed = self._decoder.decode(block, length, self._keep_responses and not trailers, trailers)

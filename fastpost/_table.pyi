@@ -4,6 +4,7 @@ from fastpost.errors import FastpostError, HttpStatus
 
 def live_attempts() -> int: ...
 def status_failure(attempt: Attempt) -> HttpStatus: ...
+
 @final
 class Attempt:
     upload: Any

@@ -7,7 +7,7 @@ data plane; afterwards it is the outcome, owned by whoever takes it. So a finish
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 
 from fastpost.errors import HttpStatus

@@ -17,6 +17,8 @@ _CONNECTION_FIELDS = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host", "content-length", "te"}
 )
 
+_CONTENT_FIELDS = frozenset({"content-type", "content-encoding"})
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -55,6 +57,7 @@ class Settings:
         _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")
         _require(self.retries >= 0, "retries can't be negative")
         _require(self.retry_delay >= 0, "retry-delay can't be negative")
+        _require(self.retry_max_time is None or self.retry_max_time >= 0, "retry-max-time can't be negative")
         _require(self.key is None or self.cert is not None, "key needs cert: the certificate that it belongs to")
         _require(
             self.method is None or _TOKEN.fullmatch(self.method) is not None,
@@ -80,5 +83,9 @@ def _check_field(name: str, value: str) -> None:
     _require(
         name.lower() not in _CONNECTION_FIELDS,
         f"header {name!r} is set by fastpost or belongs to HTTP/1.1; leave it out",
+    )
+    _require(
+        name.lower() not in _CONTENT_FIELDS,
+        f"header {name!r} is guessed from each file's name: say --content-type to set it for every file",
     )
     _require(not re.search(r"[\x00\r\n]", value), f"the value of header {name!r} holds a newline or NUL")

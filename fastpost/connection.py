@@ -169,7 +169,7 @@ class Connection:
 
     async def _ready(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
         ready = self._loop.create_future()
-        add(self._fd, lambda: ready.done() or ready.set_result(None))
+        add(self._fd, _settle, ready)
         try:
             await ready
         finally:
@@ -280,8 +280,8 @@ class Connection:
         if reason is not None:
             self._end(ConnectionLost(f"the server ended the connection ({reason})"))
             return False
-        if self._settled is not None and session.plane.settled and not self._settled.done():
-            self._settled.set_result(None)
+        if self._settled is not None and session.plane.settled:
+            _settle(self._settled)
         return True
 
     def _receive_plain(self, now: float) -> str | None:
@@ -412,8 +412,7 @@ class Connection:
         self.session.lose(failure, time.monotonic())
         if self._settled is not None:
             # Still opening: nobody but `open` knows of this connection yet.
-            if not self._settled.done():
-                self._settled.set_result(None)
+            _settle(self._settled)
             return
         self._deliver()
         self._on_closed(self)
@@ -431,6 +430,11 @@ class Connection:
             self._socket.close()
             self._socket = None
             self._tls = None
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:

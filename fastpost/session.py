@@ -121,7 +121,7 @@ class Session:
 
     @property
     def room(self) -> int:
-        """How many more attempts keep the data plane busy until it is asked again: a round in flight and one in line."""
+        """How many more attempts keep the data plane busy until it is asked again: as many in line as in flight."""
         plane = self.plane
         if plane.draining or not plane.settled:
             return 0

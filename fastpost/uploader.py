@@ -1,49 +1,26 @@
-"""A run: connections, attempts, cancellation → results.
-
-The walk runs in a thread and hands over batches; the event loop turns them into attempts, keeps every connection
-supplied, and judges what failed: replay, retry or final. Each upload ends in exactly one result.
-"""
+"""Uploads for programs (`Uploader`, async) and for scripts (`upload`)."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import random
-import threading
-import time
 import typing
 
-from fastpost import retry, sources
+from fastpost import sources
 from fastpost import target as targets
-from fastpost._table import Attempt
-from fastpost.connection import Connection
-from fastpost.errors import (
-    DuplicateTarget,
-    Interrupted,
-    NotHttp2,
-    NothingMatched,
-    Reaction,
-    TargetUnreachable,
-    UsageError,
-)
 from fastpost.config import Settings
+from fastpost.errors import NothingMatched, UsageError
+from fastpost.run import Run
 from fastpost.tally import Tally
 
 if typing.TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from fastpost.sources import Batch, Rejected
+    from fastpost._table import Attempt
+    from fastpost.run import OnRejected, OnResults
+    from fastpost.sources import Batch
 
-    OnResults = Callable[[list[Attempt]], None]
-    OnRejected = Callable[[list[Rejected]], None]
-
-#: Batches that the walk may be ahead of the loop.
-_BATCHES_AHEAD = 4
-#: The backlog is refilled from the walk when it falls below this many attempts.
-_BACKLOG_LOW = 512
-#: Seconds between updates of the live count of octets.
-_COUNT_INTERVAL = 0.1
 #: Results that may wait for a slow consumer of `results` before the upload pauses.
 _RESULTS_AHEAD = 4096
 
@@ -60,7 +37,7 @@ class Uploader:
         self.settings = settings
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self.tally = Tally()
-        self._run: _Run | None = None
+        self._run: Run | None = None
 
     async def run(
         self,
@@ -70,9 +47,10 @@ class Uploader:
         *,
         distinct: bool = False,
     ) -> None:
-        """Upload all that `batches` (walked in a thread) brings; the numbers are in `tally`.
+        """Upload everything; the numbers are in `tally`.
 
         Args:
+            batches: what to upload, as `walk` brings it; iterated in a thread.
             on_results: called on the loop with final results, many in one call.
             on_rejected: called with what can't be uploaded at all.
             distinct: the names are known to differ from each other, as those of one folder do.
@@ -80,7 +58,7 @@ class Uploader:
         """
         if self._run is not None:
             raise UsageError("an Uploader makes one run at a time")
-        self._run = _Run(self.settings, self.target, self.tally, on_results, on_rejected, distinct)
+        self._run = Run(self.settings, self.target, self.tally, on_results, on_rejected, distinct)
         try:
             await self._run.complete(batches)
         finally:
@@ -123,461 +101,6 @@ class Uploader:
     def stopping(self) -> bool:
         """True once `stop` was called in the present run."""
         return self._run is not None and self._run.stopping
-
-
-class _Run:
-    """The state of one run."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        target: targets.Target,
-        tally: Tally,
-        on_results: OnResults | None,
-        on_rejected: OnRejected | None,
-        distinct: bool,
-    ) -> None:
-        self._settings = settings
-        self._target = target
-        self._tally = tally
-        self._on_results = on_results
-        self._on_rejected = on_rejected
-        self._loop = asyncio.get_running_loop()
-        self._budget = retry.Budget(
-            retries=settings.retries,
-            delay=settings.retry_delay,
-            max_time=settings.retry_max_time,
-            repeatable=target.method in (b"PUT", b"DELETE") or settings.repeats_post,
-        )
-        #: Hashes of the paths taken, where two files could go to one URL: 60 octets a file.
-        self._paths: set[int] | None = None if distinct and target.unique or target.shared else set()
-        self._backlog: collections.deque[Attempt] = collections.deque()
-        #: Attempts made and not yet final, wherever they are.
-        self._outstanding = 0
-        self._feed: _Feed | None = None
-        self._connections: list[Connection] = []
-        self._opening = 0
-        self._ever_connected = False
-        self._sent_before = 0
-        self._concurrency = settings.concurrency
-        self._paused = False
-        #: Attempts that wait for their retry, by the timer that ends the wait.
-        self._delayed: dict[asyncio.TimerHandle, Attempt] = {}
-        self._grace: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._done: asyncio.Future[None] = self._loop.create_future()
-        self.stopping = False
-
-    # --- the whole run ----------------------------------------------------------------------------
-
-    async def complete(self, batches: Iterable[Batch]) -> None:
-        tally = self._tally
-        tally.started = time.monotonic()
-        tally.walking = True
-        self._feed = _Feed(batches, self._loop, self._batch_arrived)
-        self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
-        try:
-            await self._done
-        finally:
-            self.stopping = True
-            self._counter.cancel()
-            self._feed.stop()
-            if self._grace is not None:
-                self._grace.cancel()
-            for timer in self._delayed:
-                timer.cancel()
-            for task in self._tasks:
-                task.cancel()
-            for connection in list(self._connections):
-                connection.close()
-            self._count_sent()
-            tally.walking = False
-            tally.finished = time.monotonic()
-
-    def pause(self, paused: bool) -> None:
-        """Hand out no new attempts while the consumer of the results is behind."""
-        if self._paused and not paused:
-            self._paused = False
-            self._supply_all()
-        self._paused = paused
-
-    def stop(self, grace: float) -> None:
-        """Begin nothing new; reset what is left after `grace` seconds, at once when called again."""
-        if self.stopping:
-            self._cut_short()
-            return
-        self.stopping = True
-        assert self._feed is not None
-        self._feed.stop()
-        for timer in self._delayed:
-            timer.cancel()
-        unsent = [*self._backlog, *self._delayed.values()]
-        self._backlog.clear()
-        self._delayed.clear()
-        for connection in self._connections:
-            connection.session.plane.drain()
-            unsent += connection.session.take_unsent()
-        self._give_up(unsent)
-        if grace > 0:
-            self._grace = self._loop.call_later(grace, self._cut_short)
-        else:
-            self._cut_short()
-        self._finish_if_done()
-
-    def _cut_short(self) -> None:
-        for connection in list(self._connections):
-            connection.cancel_all(Interrupted("the run was stopped before this upload was done"))
-
-    def _fail(self, failure: BaseException) -> None:
-        if not self._done.done():
-            self._done.set_exception(failure)
-
-    def _finish_if_done(self) -> None:
-        if self._outstanding == 0 and not self._done.done() and (self.stopping or self._exhausted()):
-            self._done.set_result(None)
-
-    def _exhausted(self) -> bool:
-        return self._feed is not None and self._feed.exhausted
-
-    # --- from the walk ----------------------------------------------------------------------------
-
-    def _batch_arrived(self, batch: Batch | None, failure: BaseException | None) -> None:
-        """Called on the loop for each batch, with None at the end of the walk."""
-        if self._done.done() or self.stopping:
-            return
-        if failure is not None:
-            self._fail(failure)
-            return
-        if batch is None:
-            self._tally.walking = False
-            self._finish_if_done()
-            return
-        self._take(batch)
-        self._open_connections()
-        self._supply_all()
-        self._ask_for_more()
-        self._finish_if_done()
-
-    def _ask_for_more(self) -> None:
-        if self._feed is not None and len(self._backlog) < _BACKLOG_LOW and not self.stopping:
-            self._feed.release()
-
-    def _take(self, batch: Batch) -> None:
-        """Turn a batch into attempts; about 1.5 µs a file."""
-        tally = self._tally
-        tally.skipped += batch.skipped
-        if batch.rejected:
-            tally.reject(batch.rejected)
-            if self._on_rejected is not None:
-                self._on_rejected(batch.rejected)
-        uploads = batch.uploads
-        tally.found += len(uploads)
-        request_path = self._target.request_path
-        fields = self._target.fields
-        attempts = []
-        octets = 0
-        for upload in uploads:
-            name = upload.name
-            attempts.append(Attempt(upload, upload.file, request_path(name), fields(name, upload.content_type)))
-            if upload.size > 0:
-                octets += upload.size
-        tally.found_octets += octets
-        if self._paths is not None:
-            attempts = self._without_duplicates(attempts, self._paths)
-        self._outstanding += len(attempts)
-        self._backlog.extend(attempts)
-
-    def _without_duplicates(self, attempts: list[Attempt], paths: set[int]) -> list[Attempt]:
-        """Fail what goes where an earlier file of this run went: it would overwrite that one."""
-        fresh = []
-        duplicates = []
-        for attempt in attempts:
-            key = hash(attempt.path)
-            if key in paths:
-                where = self._target.url(attempt.upload.name)
-                attempt.failure = DuplicateTarget(
-                    f"another file of this run goes to {where} too: use {{path}} in --to, or upload one of them apart"
-                )
-                duplicates.append(attempt)
-            else:
-                paths.add(key)
-                fresh.append(attempt)
-        if duplicates:
-            self._report(duplicates)
-        return fresh
-
-    # --- connections ------------------------------------------------------------------------------
-
-    def _open_connections(self) -> None:
-        """Open as many connections as are wanted and are not there yet."""
-        if self.stopping or self._done.done() or not self._backlog:
-            return
-        live = sum(not connection.session.plane.draining for connection in self._connections)
-        for _ in range(live + self._opening, min(self._settings.connections, self._concurrency)):
-            self._opening += 1
-            self._spawn(self._open_connection())
-
-    def _share_out(self) -> None:
-        """Split the concurrency over the live connections; what draining ones have open counts against it."""
-        planes = [connection.session.plane for connection in self._connections]
-        live = [plane for plane in planes if not plane.draining]
-        if not live:
-            return
-        free = self._concurrency - sum(plane.open_streams for plane in planes if plane.draining)
-        share, rest = divmod(max(free, len(live)), len(live))
-        for index, plane in enumerate(live):
-            plane.limit_concurrency(share + (index < rest))
-
-    def _spawn(self, work: typing.Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_done)
-
-    def _spawned_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._fail(failure)
-
-    async def _open_connection(self) -> None:
-        """Open one connection, with retries; its failure is the run's when it would have been the only one."""
-        tries = 0
-        began = time.monotonic()
-        try:
-            while True:
-                connection = Connection(
-                    self._target,
-                    self._settings,
-                    concurrency=self._concurrency,
-                    on_finished=self._attempts_ended,
-                    on_closed=self._connection_closed,
-                )
-                try:
-                    await connection.open()
-                    break
-                except TargetUnreachable as failure:
-                    wait = self._judge_connect(failure, tries, time.monotonic() - began)
-                    if wait is None or self.stopping:
-                        self._unreachable(failure)
-                        return
-                    tries += 1
-                    await asyncio.sleep(wait)
-        finally:
-            self._opening -= 1
-        self._ever_connected = True
-        self._tally.connections += 1
-        self._connections.append(connection)
-        if self.stopping:
-            connection.session.plane.drain()
-        self._share_out()
-        self._supply(connection)
-
-    def _judge_connect(self, failure: TargetUnreachable, tries: int, elapsed: float) -> float | None:
-        """Seconds until the next try to connect, None to give up."""
-        if isinstance(failure, NotHttp2) and self._ever_connected:
-            # It did speak HTTP/2 a moment ago: a restarting server, not a wrong one.
-            return self._settings.retry_delay if tries < self._settings.retries else None
-        return retry.judge(
-            failure,
-            retried=tries,
-            replayed=0,
-            elapsed=elapsed,
-            budget=self._budget,
-            rng=random.random,
-            wall=time.time(),
-        ).wait
-
-    def _unreachable(self, failure: TargetUnreachable) -> None:
-        if self._connections or self._opening > 1:
-            return  # the others carry on
-        if not self._ever_connected:
-            self._fail(failure)
-            return
-        backlog = list(self._backlog)
-        self._backlog.clear()
-        for attempt in backlog:
-            attempt.failure = failure
-        self._end(backlog)
-        # What is still to be walked meets the same fate as it arrives: by a new try to connect.
-        self._ask_for_more()
-
-    def _connection_closed(self, connection: Connection) -> None:
-        self._sent_before += connection.session.plane.sent
-        self._connections.remove(connection)
-        self._share_out()
-        self._open_connections()
-
-    def _supply_all(self) -> None:
-        for connection in list(self._connections):
-            self._supply(connection)
-
-    def _supply(self, connection: Connection) -> None:
-        """Keep a connection busy, in the order of the backlog."""
-        room = 0 if self._paused else connection.room
-        backlog = self._backlog
-        if room and backlog:
-            if room >= len(backlog):
-                connection.submit(list(backlog))
-                backlog.clear()
-            else:
-                connection.submit([backlog.popleft() for _ in range(room)])
-        self._ask_for_more()
-
-    # --- results ----------------------------------------------------------------------------------
-
-    def _attempts_ended(self, connection: Connection, attempts: list[Attempt]) -> None:
-        """Called by a connection once a tick: judge what ended, and give it new work."""
-        final = [attempt for attempt in attempts if attempt.failure is None]
-        if len(final) != len(attempts):
-            self._judge([attempt for attempt in attempts if attempt.failure is not None])
-        if final:
-            self._end(final)
-        if connection.session.plane.draining:
-            self._leave(connection)
-        else:
-            self._supply(connection)
-
-    def _leave(self, connection: Connection) -> None:
-        """A draining connection begins nothing more: its unsent attempts go first on another one."""
-        unsent = connection.session.take_unsent()
-        if self.stopping:
-            self._give_up(unsent)
-            return
-        self._backlog.extendleft(reversed(unsent))
-        self._share_out()
-        self._open_connections()
-        self._supply_all()
-
-    def _judge(self, failed: list[Attempt]) -> None:
-        """Replay, retry, or let the failure be the result."""
-        final = []
-        now = time.monotonic()
-        if any(attempt.failure.reaction is Reaction.EASE for attempt in failed if attempt.failure is not None):
-            self._ease()
-        for attempt in failed:
-            failure = attempt.failure
-            assert failure is not None
-            if self.stopping:
-                final.append(attempt)
-                continue
-            verdict = retry.judge(
-                failure,
-                retried=attempt.retried,
-                replayed=attempt.replayed,
-                elapsed=now - attempt.began,
-                budget=self._budget,
-                rng=random.random,
-                wall=time.time(),
-            )
-            if verdict.wait is None:
-                final.append(attempt)
-                continue
-            self._tally.wasted += attempt.payload
-            again = attempt.again(replay=verdict.replay)
-            if verdict.wait > 0:
-                self._delay(again, verdict.wait)
-            else:
-                self._requeue(again)
-        if final:
-            self._end(final)
-
-    def _delay(self, attempt: Attempt, seconds: float) -> None:
-        def due() -> None:
-            del self._delayed[timer]
-            self._requeue(attempt)
-
-        timer = self._loop.call_later(seconds, due)
-        self._delayed[timer] = attempt
-
-    def _requeue(self, attempt: Attempt) -> None:
-        self._backlog.appendleft(attempt)
-        self._open_connections()
-        self._supply_all()
-
-    def _ease(self) -> None:
-        """The server asks for less: half the streams in all."""
-        self._concurrency = max(self._concurrency // 2, 1)
-        self._share_out()
-
-    def _give_up(self, attempts: Sequence[Attempt]) -> None:
-        for attempt in attempts:
-            attempt.failure = Interrupted("the run was stopped before this upload began")
-        if attempts:
-            self._end(list(attempts))
-
-    def _end(self, final: list[Attempt]) -> None:
-        """These results are final."""
-        self._outstanding -= len(final)
-        self._report(final)
-        self._finish_if_done()
-
-    def _report(self, results: list[Attempt]) -> None:
-        self._tally.add(results)
-        if self._on_results is not None:
-            self._on_results(results)
-
-    def _count(self) -> None:
-        self._count_sent()
-        self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
-
-    def _count_sent(self) -> None:
-        self._tally.sent = self._sent_before + sum(
-            connection.session.plane.sent for connection in self._connections
-        )
-
-
-class _Feed:
-    """The walk in a thread of its own, at most a few batches ahead of the loop."""
-
-    def __init__(
-        self,
-        batches: Iterable[Batch],
-        loop: asyncio.AbstractEventLoop,
-        arrived: Callable[[Batch | None, BaseException | None], None],
-    ) -> None:
-        self._batches = batches
-        self._loop = loop
-        self._arrived = arrived
-        self._granted = _BATCHES_AHEAD
-        self._grants = threading.Semaphore(_BATCHES_AHEAD)
-        self._stopped = False
-        self.exhausted = False
-        self._thread = threading.Thread(target=self._walk, name="fastpost-walk", daemon=True)
-        self._thread.start()
-
-    def release(self) -> None:
-        """Let the walk be the full number of batches ahead again."""
-        if self._granted < _BATCHES_AHEAD and not self.exhausted:
-            self._grants.release(_BATCHES_AHEAD - self._granted)
-            self._granted = _BATCHES_AHEAD
-
-    def stop(self) -> None:
-        """Ask the walk to end; it does after the batch that it is at."""
-        self._stopped = True
-        self._grants.release()
-
-    def _walk(self) -> None:
-        try:
-            for batch in self._batches:
-                self._grants.acquire()
-                if self._stopped:
-                    return
-                self._hand_over(batch, None)
-            self._hand_over(None, None)
-        except BaseException as failure:
-            self._hand_over(None, failure)
-
-    def _hand_over(self, batch: Batch | None, failure: BaseException | None) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._receive, batch, failure)
-        except RuntimeError:
-            # The loop is closed: the run is over.
-            self._stopped = True
-
-    def _receive(self, batch: Batch | None, failure: BaseException | None) -> None:
-        self._granted -= 1
-        if batch is None:
-            self.exhausted = True
-        self._arrived(batch, failure)
 
 
 def upload(

@@ -1,0 +1,1 @@
+"""Benchmarks: the comparison with rival clients, memory, progress, and microbenchmarks (test_*.py)."""

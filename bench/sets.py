@@ -1,0 +1,106 @@
+"""File sets to measure with: nested folders of incompressible files, made once and kept under a cache folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+#: Files in one folder, folders in one folder: a photo library's order of magnitude.
+_FAN = 100
+#: Made and written this much at a time: what this process has resident is a floor of what its children
+#: are measured with (see bench.measure).
+_PIECE = MIB
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Set:
+    """`count` files of `size` octets. `sparse` files hold no data on disk and read as zeros."""
+
+    count: int
+    size: int
+    sparse: bool = False
+
+    @property
+    def octets(self) -> int:
+        """All octets of the set."""
+        return self.count * self.size
+
+    def __str__(self) -> str:
+        return f"{self.count:,} × {_size(self.size)}" + (" (sparse)" if self.sparse else "")
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder under the cache folder."""
+        return f"{self.count}x{self.size}" + ("-sparse" if self.sparse else "")
+
+
+SMALL = Set(50_000, 4 * KIB)
+MEDIUM = Set(1_000, 256 * KIB)
+LARGE = Set(4, 256 * MIB)
+
+
+def _size(octets: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if octets >= unit and octets % unit == 0:
+            return f"{octets // unit} {name}"
+    return f"{octets} octets"
+
+
+def default_cache() -> Path:
+    """Return the cache folder that is used without --data."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpost-bench"
+
+
+def ensure(wanted: Set, data: Path) -> Path:
+    """Return the folder of `wanted` under `data`; make it first if it isn't there whole."""
+    folder = data / wanted.folder
+    if not folder.is_dir():
+        data.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="making-", dir=data))
+        try:
+            _fill(scratch, wanted)
+            scratch.rename(folder)
+        except BaseException:
+            shutil.rmtree(scratch)
+            raise
+    return folder
+
+
+def _fill(folder: Path, wanted: Set) -> None:
+    content = random.Random(f"{wanted}")
+    for index in range(wanted.count):
+        place = folder / f"{index // (_FAN * _FAN):03}" / f"{index // _FAN % _FAN:03}"
+        if index % _FAN == 0:
+            place.mkdir(parents=True)
+        with open(place / f"file-{index:07}.bin", "wb") as file:
+            if wanted.sparse:
+                file.truncate(wanted.size)
+                continue
+            for piece in _pieces(wanted.size):
+                file.write(content.randbytes(piece))
+
+
+def _pieces(size: int) -> Iterator[int]:
+    while size > 0:
+        yield min(size, _PIECE)
+        size -= _PIECE
+
+
+def main() -> None:
+    """Make the three standard sets."""
+    parser = argparse.ArgumentParser(description="Make the file sets of the benchmarks.")
+    parser.add_argument("--data", type=Path, default=default_cache(), help="cache folder (default: %(default)s)")
+    data = parser.parse_args().data
+    for wanted in (SMALL, MEDIUM, LARGE):
+        print(f"{wanted}: {ensure(wanted, data)}")
+
+
+if __name__ == "__main__":
+    main()

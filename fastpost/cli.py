@@ -1,0 +1,357 @@
+"""The command line: click commands, and what a process has: standard streams, environment, exit codes.
+
+Only click is loaded here; each command loads what it needs, so that --version and --help answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fastpost import __version__
+from fastpost.errors import Exit, FastpostError, NothingMatched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fastpost.outlet import Outlet
+    from fastpost.sources import Batch
+
+    _FieldType = click.ParamType[tuple[str, str]]
+else:
+    _FieldType = click.ParamType
+
+_FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
+_READABLE: Final = click.Path(exists=True, dir_okay=False)
+#: Largest part of a response body that --show-response prints, in octets.
+_BODY_SHOWN: Final = 64 * 1024
+
+
+class _Terminated(BaseException):
+    """SIGTERM, while no loop takes it."""
+
+
+class _Field(_FieldType):
+    """`Name: value`. No message repeats what was given: it may hold a password."""
+
+    name = "field"
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        matched = _FIELD.fullmatch(value)
+        if matched is None:
+            self.fail("write 'Name: value'; what was given is not repeated here, as it may be secret", param, ctx)
+        return matched[1], matched[2].strip(" \t")
+
+
+class _Commands(click.Group):
+    """A group whose every error is one line on stderr and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit; with `standalone_mode` off, return and raise as click does."""
+        run = functools.partial(
+            super().main, args, prog_name or "fastpost", complete_var, standalone_mode=False, **extra
+        )
+        if not standalone_mode:
+            return run()
+        sys.exit(_outcome(run))
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"auto_envvar_prefix": "FASTPOST", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, message="fastpost %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Upload files and folders over HTTP/2, fast and intact.
+
+    Every option can be set in the environment as FASTPOST_COMMAND_OPTION (FASTPOST_UPLOAD_CONCURRENCY=100).
+    NO_COLOR, SSL_CERT_FILE and SSLKEYLOGFILE are honoured.
+
+    Exit codes: 0 all uploaded, 1 some files failed, 2 usage, 3 nothing matched, 4 target unreachable or not HTTP/2,
+    130 or 143 interrupted.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(Exit.USAGE)
+
+
+@main.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--to",
+    metavar="URL",
+    envvar=["FASTPOST_UPLOAD_TO", "FASTPOST_URL"],
+    help="Where to (or FASTPOST_URL). It may hold {path} {name} {stem} {ext}; a URL that ends in / gets the relative "
+    "path appended; any other URL receives every file. Without --to an embedded server on loopback takes the files, "
+    "and their SHA-256 is compared.",
+)
+@click.option("--method", metavar="NAME", help="Default: PUT when each file has its own URL, else POST.")
+@click.option("-c", "--concurrency", default=50, show_default=True, help="Uploads in flight, over all connections.")
+@click.option("--connections", default=1, show_default=True, help="Connections to the target.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["fair", "fifo"]),
+    default="fair",
+    show_default=True,
+    help="Who sends next on a connection: all in turn, or the oldest first.",
+)
+@click.option("-H", "--header", metavar="'NAME: VALUE'", type=_Field(), multiple=True, help="Add a request header.")
+@click.option("--content-type", metavar="TYPE", help="For every file. Default: guessed from the name.")
+@click.option("--cacert", metavar="FILE", type=_READABLE, help="Trust the CA certificates of this PEM file alone.")
+@click.option("--cert", metavar="FILE", type=_READABLE, help="Client certificate, PEM.")
+@click.option("--key", metavar="FILE", type=_READABLE, help="Its private key, if not in the same file.")
+@click.option("-k", "--insecure", is_flag=True, help="Don't verify the server's certificate.")
+@click.option("--connect-timeout", metavar="S", default=10.0, show_default=True, help="Seconds to connect in.")
+@click.option(
+    "--stall-timeout", metavar="S", default=60.0, show_default=True, help="Seconds an upload may stand still."
+)
+@click.option("--retries", metavar="N", default=3, show_default=True, help="New attempts for one file.")
+@click.option(
+    "--retry-delay", metavar="S", default=0.5, show_default=True, help="Seconds before the first; doubles each time."
+)
+@click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
+@click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")
+@click.option("--show-response", is_flag=True, help="Print status, fields and body of every response.")
+@click.option(
+    "--failures",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write every failure to FILE, one JSON object a line.",
+)
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of the report on stdout.",
+)
+@click.option("--progress/--no-progress", default=None, help="Default: when stderr is a terminal.")
+@click.option("-v", "--verbose", count=True, help="Name each failure as it happens; -vv: each upload, and tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only; JSON is printed all the same.")
+def upload(verbose: int, quiet: bool, **options: Any) -> int:
+    """Upload files and folders to a server.
+
+    SOURCE is a file or a folder; "fastpost upload photos --to https://store.example/dav/" stores photos/a/b.jpg as
+    /dav/a/b.jpg.
+    """
+    with _traced(verbose):
+        return _upload(verbose=verbose, quiet=quiet, **options)
+
+
+def _upload(
+    *,
+    sources: tuple[str, ...],
+    to: str | None,
+    header: tuple[tuple[str, str], ...],
+    follow_symlinks: bool,
+    dry_run: bool,
+    show_response: bool,
+    failures: str | None,
+    output_format: str,
+    progress: bool | None,
+    verbose: int,
+    quiet: bool,
+    **network: Any,
+) -> int:
+    import pathlib
+
+    from fastpost.config import Settings
+    from fastpost.sources import walk
+
+    out, err = _outlets()
+    for name in ("cacert", "cert", "key"):
+        network[name] = pathlib.Path(network[name]) if network[name] else None
+    settings = Settings(
+        to="http://127.0.0.1/" if to is None else to,
+        fields=header,
+        keep_responses=show_response or to is None,
+        body_limit=_BODY_SHOWN if show_response else 1024,
+        **network,
+    )
+    batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
+    if dry_run:
+        from fastpost.dry_run import list_uploads
+
+        if to is None:
+            _say(err, "no --to: the files would go to an embedded server on loopback, on a port chosen then")
+        return list_uploads(batches, settings, out, err, as_json=output_format == "json")
+
+    from fastpost.upload_run import Display, UploadRun
+
+    display = Display(
+        json=output_format == "json",
+        progress=(err.terminal and not quiet) if progress is None else progress,
+        responses=show_response,
+        verbose=verbose,
+        quiet=quiet,
+    )
+    with contextlib.ExitStack() as stack:
+        if to is None:
+            settings = stack.enter_context(_embedded(settings, None if quiet else err))
+        run = UploadRun(settings, display, out, err, failures=failures, verify=to is None, distinct=len(sources) == 1)
+        return run.execute(batches)
+
+
+@main.command()
+@click.option("--root", metavar="DIR", type=click.Path(file_okay=False), help="Store the files there; default: drop.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", metavar="N", default=0, type=click.IntRange(0, 65535), help="Default: a free one.")
+@click.option("--tls", is_flag=True, help="TLS with a certificate made for the occasion.")
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> int:
+    """Run the embedded server on its own, until Ctrl-C.
+
+    It answers every upload with its SHA-256 in repr-digest. Prints its URL on stdout, with --tls the file of its
+    CA certificate on a second line. Stopping it is a success: exit code 0.
+    """
+    import pathlib
+
+    from fastpost.ingest import Ingest
+
+    out, err = _outlets()
+    with _traced(verbose), Ingest(root=pathlib.Path(root) if root else None, host=host, port=port, tls=tls) as server:
+        out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
+        trust = f" --cacert {server.cafile}" if server.cafile else ""
+        _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")
+        with contextlib.suppress(KeyboardInterrupt, _Terminated):
+            server.wait()
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def _embedded(settings: Any, err: Outlet | None) -> Iterator[Any]:
+    """Run the embedded server; gives the settings to upload to it."""
+    import dataclasses
+
+    from fastpost.ingest import Ingest
+
+    if err is not None:
+        _say(err, "no --to: uploading to an embedded server on loopback, which hashes every file and keeps none")
+    with Ingest() as server:
+        yield dataclasses.replace(settings, to=server.url)
+
+
+def _begun(batches: Iterator[Batch], sources: tuple[str, ...]) -> Iterator[Batch]:
+    """Return the walk with its first batch in hand: what is wrong with a SOURCE is told before anything starts."""
+    import itertools
+
+    first = next(batches, None)
+    if first is None:
+        raise NothingMatched(f"nothing to upload: no file in {', '.join(map(_shown, sources))}")
+    return itertools.chain((first,), batches)
+
+
+def _outlets() -> tuple[Outlet, Outlet]:
+    from fastpost.outlet import Outlet
+
+    wishes = {"colour": not os.environ.get("NO_COLOR"), "redraws": os.environ.get("TERM") != "dumb"}
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    return Outlet(sys.stdout, "standard output", **wishes), Outlet(sys.stderr, "standard error", **wishes)
+
+
+def _outcome(run: Callable[[], Any]) -> int:
+    """Run and return the exit code; every failure has become one line on stderr."""
+    _fill_standard_descriptors()
+    with _sigterm_raises():
+        try:
+            return int(run() or 0)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "fastpost"
+            return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", Exit.USAGE)
+        except click.ClickException as error:
+            return _complain(error.format_message(), Exit.USAGE)
+        except FastpostError as error:
+            return _complain(str(error), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            return _complain("interrupted", Exit.INTERRUPTED)
+        except _Terminated:
+            return _complain("terminated", Exit.TERMINATED)
+        except OSError as error:
+            what = f"{_shown(error.filename)}: " if error.filename is not None else ""
+            return _complain(f"{what}{error.strerror or error}", Exit.SOME_FAILED)
+        except Exception as error:
+            told = f"an error in fastpost itself, please report it: {type(error).__name__}: {error}"
+            return _complain(f"{told} (-vv shows where)", Exit.SOME_FAILED)
+
+
+def _complain(message: str, code: Exit) -> int:
+    with contextlib.suppress(OSError):
+        _say(_outlets()[1], message)
+    return code
+
+
+def _say(err: Outlet, message: str) -> None:
+    err.write(f"fastpost: {_shown(message)}\n")
+
+
+def _shown(text: str | bytes | int) -> str:
+    from fastpost.report import safe
+
+    return safe(os.fsdecode(text) if isinstance(text, bytes) else str(text))
+
+
+@contextlib.contextmanager
+def _traced(verbose: int) -> Iterator[None]:
+    """With -vv, print the traceback of what nobody foresaw."""
+    try:
+        yield
+    except (FastpostError, click.ClickException):
+        raise
+    except Exception:
+        if verbose >= 2:
+            import traceback
+
+            _outlets()[1].write(traceback.format_exc())
+        raise
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Make SIGTERM unwind the stack, so that the embedded server is stopped too. Signals are the main thread's."""
+
+    def terminate(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null in place of closed standard streams.
+
+    Else the first socket or file would get their number, and a stray message would be written into an upload.
+    """
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)

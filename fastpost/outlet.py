@@ -1,0 +1,98 @@
+"""A standard stream that may be a terminal, a pipe, full, or closed by whoever was reading it (`| head`).
+
+Once the other end is gone, everything written is dropped: uploads matter more than who watches them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_READER_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.EIO, errno.ENXIO})
+
+
+class Outlet:
+    """Text to a stream.
+
+    Args:
+        stream: the stream, or None when the process was started without it.
+        name: what to call it in an error.
+        colour: what the user wants (NO_COLOR); a stream that is no terminal has none anyway.
+        redraws: False for a terminal that can't redraw a line in place (TERM=dumb); it is treated as a pipe.
+    """
+
+    def __init__(self, stream: TextIO | None, name: str, *, colour: bool = True, redraws: bool = True) -> None:
+        self._stream = stream
+        self._name = name
+        #: False once the reader is gone.
+        self.open = stream is not None and not stream.closed
+        #: True when the stream can redraw a line in place.
+        self.terminal = redraws and self.open and stream is not None and stream.isatty()
+        self.colour = colour and self.terminal
+
+    def write(self, text: str) -> None:
+        """Write text. Raises OSError when it is lost for another reason than that nobody reads, a full disk say."""
+        if not self.open or self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            self._close(error)
+        except ValueError:  # closed from inside the process
+            self.open = False
+
+    def offer(self, text: str) -> None:
+        """Write text if the reader takes it at once, else drop it: a paused terminal must not pause the uploads."""
+        if self.open and self._ready():
+            self.write(text)
+
+    def console(self) -> Console:
+        """Return a rich console on this stream; call it only to draw, because it loads rich."""
+        from rich.console import Console
+
+        return Console(
+            file=self._stream,
+            force_terminal=self.terminal,
+            no_color=not self.colour,
+            color_system="auto" if self.colour else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=self.columns(),
+        )
+
+    def columns(self) -> int:
+        """Return the width of the terminal now; windows are resized."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80 if self._stream is not None else 80
+        except (OSError, ValueError):
+            return 80
+
+    def _ready(self) -> bool:
+        try:
+            return self._stream is not None and bool(select.select((), (self._stream,), (), 0)[1])
+        except (OSError, ValueError):  # no file descriptor: a stream in memory, always ready
+            return True
+
+    def _close(self, error: OSError) -> None:
+        self.open = False
+        if self._stream is not None:
+            _silence(self._stream)
+        if error.errno not in _READER_GONE:
+            raise OSError(error.errno, error.strerror, self._name) from error
+
+
+def _silence(stream: TextIO) -> None:
+    """Point the stream to nowhere, so that the interpreter's flush at exit finds nothing to complain about."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,210 @@
+"""What a run came to: numbers and JSON for programs, rows of text for people. Nothing here prints.
+
+Names of files and words of servers are data from outside: every text for a terminal goes through `safe`.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from fastpost.errors import FastpostError
+    from fastpost.tally import Tally
+
+SCHEMA: Final = "fastpost.upload/1"
+
+_PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0))
+#: How much of the failures a person is shown: causes, names of each, characters of each message.
+_CAUSES_SHOWN: Final = 10
+_NAMES_SHOWN: Final = 3
+_MESSAGE_SHOWN: Final = 300
+
+
+class Row(NamedTuple):
+    """One line of the summary; `style` is a colour for terminals that have some, or empty."""
+
+    label: str
+    text: str
+    style: str = ""
+
+
+# --- for programs -----------------------------------------------------------------------------------------------------
+
+
+def as_json(tally: Tally, target: str) -> dict[str, object]:
+    """Return the report of schema fastpost.upload/1. Sizes in octets, times in seconds but for latency_ms."""
+    return {
+        "schema": SCHEMA,
+        "target": target,
+        "files": {"total": tally.found, "ok": tally.ok, "failed": tally.failed, "skipped": tally.skipped},
+        "bytes": {"payload": tally.payload, "sent": tally.sent, "wasted": tally.wasted},
+        "seconds": round(seconds(tally), 6),
+        "status": {str(status): count for status, count in sorted(tally.statuses.items())},
+        "errors": dict(sorted(tally.errors.items())),
+        "attempts": {"retried": tally.retried, "replayed": tally.replayed},
+        "connections": tally.connections,
+        "latency_ms": {
+            name: None if value is None else round(value * 1e3, 3) for name, value in percentiles(tally.latencies)
+        },
+        "verified": tally.verified,
+    }
+
+
+def percentiles(latencies: Sequence[float]) -> list[tuple[str, float | None]]:
+    """Return p50, p90, p99, p999 and max by nearest rank, in the unit of `latencies`; None when there are none."""
+    ordered = sorted(latencies)
+    count = len(ordered)
+    if not count:
+        return [(name, None) for name, _ in _PERCENTILES]
+    return [(name, ordered[max(0, -int(-share * count // 1) - 1)]) for name, share in _PERCENTILES]
+
+
+def seconds(tally: Tally) -> float:
+    """Return how long the run took, 0.0 when it never began."""
+    return max(0.0, tally.finished - tally.started)
+
+
+def failure_record(
+    name: bytes, file: bytes, url: str | None, failure: FastpostError, status: int, attempts: int
+) -> dict[str, object]:
+    r"""Return one line of the --failures file.
+
+    Octets of a name that are not UTF-8 appear as \xNN; `name_b64` and `file_b64` then hold the exact octets.
+    `status` is None without a response, `url` when the name can't be put into one.
+    """
+    record: dict[str, object] = {
+        "name": _readable(name),
+        "file": _readable(file),
+        "url": url,
+        "error": type(failure).__name__,
+        "message": str(failure).encode("utf-8", "backslashreplace").decode(),
+        "status": status or None,
+        "attempts": attempts,
+    }
+    for key, octets in (("name", name), ("file", file)):
+        if not _is_utf8(octets):
+            record[f"{key}_b64"] = base64.b64encode(octets).decode()
+    return record
+
+
+def _readable(octets: bytes) -> str:
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row]:
+    """Return the summary, most important first, failures last. `all_failures_kept`: there is a --failures file."""
+    took = seconds(tally)
+    summary = [Row("target", safe(target)), _files(tally), Row("octets", _octets(tally))]
+    if took:
+        rates = f"{tally.ok / took:,.0f} files/s · {tally.payload / took / 1e6:,.1f} MB/s"
+        summary.append(Row("time", f"{took:,.2f} s · {rates}"))
+    if tally.latencies:
+        found = percentiles(tally.latencies)
+        values = [f"{name.replace('p999', 'p99.9')} {(value or 0.0) * 1e3:,.1f}" for name, value in found]
+        summary.append(Row("latency", " · ".join(values) + " ms"))
+    if tally.statuses:
+        summary.append(Row("status", " · ".join(f"{s} × {n:,}" for s, n in sorted(tally.statuses.items()))))
+    if tally.retried or tally.replayed:
+        summary.append(Row("repeated", f"{tally.retried:,} retried · {tally.replayed:,} replayed"))
+    summary.append(Row("connections", f"{tally.connections:,}"))
+    if tally.verified is not None:
+        style = "red" if tally.mismatched else "green"
+        left = f" · {tally.ok - tally.verified:,} not compared" if tally.ok > tally.verified else ""
+        taken = len(tally.latencies)  # uploads that the server took: each left its latency
+        summary.append(Row("verified", f"{tally.verified:,} of {taken:,} arrived intact (SHA-256){left}", style))
+    return summary + _failures(tally, all_failures_kept)
+
+
+def plain(summary: Sequence[Row]) -> str:
+    """Return the summary as lines for a file or a pipe."""
+    return "".join(f"{row.label:<12}{row.text}".rstrip() + "\n" for row in summary)
+
+
+def drawn(summary: Sequence[Row], console: Console) -> str:
+    """Return the summary as rich draws it on that console. Text objects only: a name is never read as markup."""
+    from rich.text import Text
+
+    with console.capture() as captured:
+        for row in summary:
+            text = Text.assemble((f"{row.label:<12}", "dim"), (row.text, row.style))
+            console.print(text, soft_wrap=True)
+    return captured.get()
+
+
+def safe(text: str) -> str:
+    r"""Return text that can't move a cursor, hide or forge a line: what is not printable becomes \xNN or \uNNNN.
+
+    Octets of names that are no UTF-8 (surrogate escapes, PEP 383) become \xNN too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def octets_text(count: int) -> str:
+    """Return a number of octets in decimal units, such as 999 B, 1.5 kB or 2.0 MB."""
+    if count < 1000:
+        return f"{count} B"
+    size, units = count / 1000, ["TB", "GB", "MB", "kB"]
+    while size >= 999.95 and len(units) > 1:
+        size /= 1000
+        units.pop()
+    return f"{size:.1f} {units[-1]}"
+
+
+def _escape(character: str) -> str:
+    point = ord(character)
+    if 0xDC80 <= point <= 0xDCFF:
+        return f"\\x{point - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def _files(tally: Tally) -> Row:
+    parts = [f"{tally.ok:,} ok", f"{tally.failed:,} failed"]
+    left = max(0, tally.found - tally.ok - tally.failed)
+    if left:
+        parts.append(f"{left:,} not sent")
+    if tally.skipped:
+        parts.append(f"{tally.skipped:,} symbolic links skipped (--follow-symlinks)")
+    return Row("files", " · ".join(parts), "red" if tally.failed or left else "green")
+
+
+def _octets(tally: Tally) -> str:
+    text = f"{octets_text(tally.payload)} of files · {octets_text(tally.sent)} sent"
+    return text + (f" · {octets_text(tally.wasted)} wasted" if tally.wasted else "")
+
+
+def _failures(tally: Tally, all_kept: bool) -> list[Row]:
+    """Group failures by cause, the most frequent first, each with its first names."""
+    found: list[Row] = []
+    causes = sorted(tally.causes.items(), key=lambda item: -item[1])
+    for cause, count in causes[:_CAUSES_SHOWN]:
+        found.append(Row("failed", f"{count:,} × {cause}", "red"))
+        first = tally.first_failures[cause][:_NAMES_SHOWN]
+        found += [Row("", f"  {safe(name)}: {_shortened(safe(message))}") for name, message in first]
+        if count > len(first):
+            cure = "" if all_kept else ": --failures FILE names them all"
+            found.append(Row("", f"  … and {count - len(first):,} more{cure}"))
+    if len(causes) > _CAUSES_SHOWN:
+        found.append(Row("failed", f"… and {len(causes) - _CAUSES_SHOWN} more causes", "red"))
+    return found
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _MESSAGE_SHOWN else message[:_MESSAGE_SHOWN] + "…"

@@ -1,0 +1,366 @@
+"""What is uploaded: files and folders in, batches of Upload out, found while the upload already runs."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import typing
+from collections.abc import Iterator, Sequence
+
+from fastpost.errors import (
+    FastpostError,
+    FileFailed,
+    FileUnreadable,
+    FileVanished,
+    NotRegularFile,
+    UsageError,
+    file_failure,
+)
+
+Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+#: Longest path that one system call takes, octets, with its closing NUL.
+_PATH_MAX = 4096
+#: Longest name of one folder entry, octets.
+_NAME_MAX = 255
+#: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
+_FOLDERS_PER_BATCH = 64
+
+_DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+class Upload:
+    """One file to send.
+
+    Attributes:
+        file: the path to open, as octets.
+        name: the relative path with "/" between its parts, raw octets; for a plain file its base name.
+        size: octets as the walk saw them, -1 when it didn't look.
+        content_type: sent in place of the type that the name suggests; None: go by the name.
+    """
+
+    __slots__ = ("content_type", "file", "name", "size")
+
+    def __init__(self, file: bytes, name: bytes, size: int = -1, content_type: str | None = None) -> None:
+        self.file = file
+        self.name = name
+        self.size = size
+        self.content_type = content_type
+
+    def __repr__(self) -> str:
+        return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
+
+
+class Rejected:
+    """One thing in the tree that can't be uploaded, and why.
+
+    Attributes:
+        name: as Upload.name; for a SOURCE that can't be looked at or listed, its path as given.
+        file: the path on disk, as octets.
+        error: the reason, with its cure.
+    """
+
+    __slots__ = ("error", "file", "name")
+
+    def __init__(self, name: bytes, file: bytes, error: FastpostError) -> None:
+        self.name = name
+        self.file = file
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"Rejected(name={self.name!r}, file={self.file!r}, error={self.error!r})"
+
+
+class Batch:
+    """What one step of the walk found.
+
+    Attributes:
+        uploads: files to send.
+        rejected: what can't be sent.
+        skipped: symbolic links to something that exists, left alone because they aren't to be followed.
+    """
+
+    __slots__ = ("rejected", "skipped", "uploads")
+
+    def __init__(self) -> None:
+        self.uploads: list[Upload] = []
+        self.rejected: list[Rejected] = []
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """Return how many uploads and rejections it holds; skipped links take no room."""
+        return len(self.uploads) + len(self.rejected)
+
+
+def walk(
+    sources: Sequence[Source], *, follow_symlinks: bool = False, batch: int = 256, sizes: bool = False
+) -> Iterator[Batch]:
+    """Find the files of `sources`, lazily: memory doesn't grow with their number.
+
+    A file is named by its base name, a file in a folder by its path relative to that folder. A SOURCE that is itself
+    a symbolic link is followed, as a shell user expects. One folder is open at a time.
+
+    Args:
+        sources: files and folders.
+        follow_symlinks: also upload what symbolic links inside the folders point to; a link back to a folder that
+            holds it is rejected. Costs one stat a folder.
+        batch: most uploads and rejections in one Batch.
+        sizes: fill in Upload.size; costs one stat a file, about as much as all the rest of the walk.
+
+    Returns:
+        Batches that are not empty. No batch at all: nothing was found.
+
+    Raises:
+        UsageError: at the call, before anything is walked: a SOURCE doesn't exist, or the arguments can't be meant.
+    """
+    if isinstance(sources, (str, bytes, os.PathLike)):
+        raise UsageError("sources is a list of files and folders: write [source] for a single one")
+    if batch < 1:
+        raise UsageError("batch must be at least 1")
+    roots = [_look_up(source) for source in sources]
+    return _Walk(follow_symlinks, batch, sizes).run(roots)
+
+
+def printable(name: bytes) -> str:
+    """Return a file name for a message: control characters and octets that aren't UTF-8 appear as escapes."""
+    text = name.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class _Root(typing.NamedTuple):
+    path: bytes
+    found: os.stat_result | FileFailed
+
+
+class _Ancestor(typing.NamedTuple):
+    """A folder on the way down, known by device and inode; kept when links are followed."""
+
+    identity: tuple[int, int]
+    above: _Ancestor | None
+
+
+class _Folder(typing.NamedTuple):
+    path: bytes
+    prefix: bytes
+    ancestor: _Ancestor | None
+
+    @property
+    def name(self) -> bytes:
+        return self.prefix[:-1] or self.path
+
+
+def _look_up(source: Source) -> _Root:
+    """Stat a SOURCE. What isn't there is a mistake; what may not be looked at fails alone, later."""
+    try:
+        path = os.fsencode(source)
+        return _Root(path, os.stat(path))
+    except ValueError:
+        raise UsageError(f"{source!r} can't be the name of a file: it holds a NUL or text that has no octets") from None
+    except OSError as error:
+        if error.errno not in _DANGLING:
+            return _Root(path, file_failure(error.errno or 0))
+        raise UsageError(_absence(path)) from None
+
+
+def _absence(path: bytes) -> str:
+    if not path:
+        return "a SOURCE is empty: give the name of a file or folder (is a shell variable unset?)"
+    if os.path.islink(path):
+        return f"{printable(path)} is a symbolic link to {_destination(path)}: correct the link"
+    parent = os.path.dirname(path.rstrip(b"/"))
+    if parent and not os.path.isdir(parent):
+        return f"{printable(path)} doesn't exist, nor does the folder {printable(parent)}: check the spelling"
+    if os.path.isfile(path.rstrip(b"/")):
+        return f"{printable(path)} is no folder: leave out the slash at its end"
+    return f"{printable(path)} doesn't exist: check the spelling"
+
+
+def _destination(link: bytes) -> str:
+    """Say what a dangling link points to."""
+    try:
+        return f"{printable(os.readlink(link))}, which doesn't exist or leads back to the link"
+    except OSError:
+        return "something that doesn't exist"
+
+
+class _Walk:
+    """The state of one walk: folders still to read and the batch being filled."""
+
+    def __init__(self, follow_symlinks: bool, limit: int, sizes: bool) -> None:
+        self._follow = follow_symlinks
+        self._limit = limit
+        self._sizes = sizes
+        self._batch = Batch()
+        self._pending: list[_Folder] = []
+        self._folders_read = 0
+
+    def run(self, roots: list[_Root]) -> Iterator[Batch]:
+        for path, found in roots:
+            if isinstance(found, FileFailed):
+                self._reject(path, path, found)
+            else:
+                self._take(path, os.path.basename(path), b"", found, None)
+            while self._pending:
+                yield from self._read(self._pending.pop())
+                if self._is_due():
+                    yield self._next_batch()
+            if self._is_due():
+                yield self._next_batch()
+        if len(self._batch) or self._batch.skipped:
+            yield self._next_batch()
+
+    def _is_due(self) -> bool:
+        held = len(self._batch)
+        return held >= self._limit or (held > 0 and self._folders_read >= _FOLDERS_PER_BATCH)
+
+    def _next_batch(self) -> Batch:
+        full, self._batch = self._batch, Batch()
+        self._folders_read = 0
+        return full
+
+    def _read(self, folder: _Folder) -> Iterator[Batch]:
+        """Read one folder, never more entries at a time than the batch has room for."""
+        try:
+            listing = os.scandir(folder.path)
+        except OSError as error:
+            self._reject(folder.name, folder.path, _folder_failure(error.errno or 0))
+            return
+        self._folders_read += 1
+        with listing:
+            while True:
+                room = self._limit - len(self._batch)
+                entries: list[os.DirEntry[bytes]] = []
+                try:
+                    # extend keeps what came before an error; list(islice(…)) would lose it.
+                    entries.extend(itertools.islice(listing, room))
+                except OSError as error:
+                    self._reject(folder.name, folder.path, _folder_failure(error.errno or 0))
+                self._sort_out(entries, folder)
+                if len(entries) < room:
+                    return
+                if self._is_due():
+                    yield self._next_batch()
+
+    def _sort_out(self, entries: list[os.DirEntry[bytes]], folder: _Folder) -> None:
+        """Take the regular files at once, by d_type, without a system call; look at the others one by one."""
+        prefix = folder.prefix
+        others: Sequence[os.DirEntry[bytes]] = ()
+        try:
+            uploads = [Upload(e.path, prefix + e.name) for e in entries if e.is_file(follow_symlinks=False)]
+            if len(uploads) < len(entries):
+                others = [e for e in entries if not e.is_file(follow_symlinks=False)]
+        except OSError:  # a file system without d_type, and a folder that may be listed but not searched
+            uploads, others = [], entries
+        if len(folder.path) + _NAME_MAX + 2 > _PATH_MAX:
+            uploads = self._openable(uploads)
+        if self._sizes:
+            for upload in uploads:
+                upload.size = _size(upload.file)
+        self._batch.uploads += uploads
+        for entry in others:
+            self._look_at(entry, folder)
+
+    def _look_at(self, entry: os.DirEntry[bytes], folder: _Folder) -> None:
+        name = folder.prefix + entry.name
+        if len(entry.path) >= _PATH_MAX:
+            self._reject(name, entry.path, FileUnreadable(_TOO_DEEP))
+            return
+        try:
+            if entry.is_symlink():
+                self._take_link(entry, name, folder)
+            elif entry.is_dir(follow_symlinks=False) and not self._follow:
+                self._pending.append(_Folder(entry.path, name + b"/", None))
+            else:
+                self._take(entry.path, name, name + b"/", entry.stat(follow_symlinks=False), folder.ancestor)
+        except OSError as error:
+            self._reject(name, entry.path, file_failure(error.errno or 0))
+
+    def _take_link(self, entry: os.DirEntry[bytes], name: bytes, folder: _Folder) -> None:
+        try:
+            found = entry.stat()
+        except OSError as error:
+            if error.errno in _DANGLING:
+                message = f"a symbolic link to {_destination(entry.path)}: remove or correct the link"
+                self._reject(name, entry.path, NotRegularFile(message))
+                return
+            if self._follow:
+                raise
+        if self._follow:
+            self._take(entry.path, name, name + b"/", found, folder.ancestor)
+        else:
+            self._batch.skipped += 1
+
+    def _take(self, path: bytes, name: bytes, prefix: bytes, found: os.stat_result, above: _Ancestor | None) -> None:
+        """Take what a stat has shown: a SOURCE, the end of a link, a folder when links are followed, an oddity."""
+        kind = stat.S_IFMT(found.st_mode)
+        if kind == stat.S_IFREG:
+            self._batch.uploads.append(Upload(path, name, found.st_size))
+        elif kind != stat.S_IFDIR:
+            self._reject(name, path, NotRegularFile(_ODDITIES.get(kind, _ODD)))
+        elif not self._follow:
+            self._pending.append(_Folder(path, prefix, None))
+        elif _leads_back(identity := (found.st_dev, found.st_ino), above):
+            self._reject(name, path, NotRegularFile(_LOOP))
+        else:
+            self._pending.append(_Folder(path, prefix, _Ancestor(identity, above)))
+
+    def _openable(self, uploads: list[Upload]) -> list[Upload]:
+        """Reject those whose path is longer than open(2) takes; only a very deep folder has any."""
+        for upload in uploads:
+            if len(upload.file) >= _PATH_MAX:
+                self._reject(upload.name, upload.file, FileUnreadable(_TOO_DEEP))
+        return [upload for upload in uploads if len(upload.file) < _PATH_MAX]
+
+    def _reject(self, name: bytes, file: bytes, error: FastpostError) -> None:
+        self._batch.rejected.append(Rejected(name, file, error))
+
+
+_ODD = "not a regular file, and only those can be uploaded: leave it out"
+_ODDITIES = {
+    stat.S_IFIFO: "a named pipe (FIFO), which has no end to upload: save what it delivers to a file and upload that",
+    stat.S_IFSOCK: "a socket, which holds no data to upload: move it out of the folder",
+    stat.S_IFCHR: "a character device, not a regular file: save what it delivers to a file and upload that",
+    stat.S_IFBLK: "a block device, not a regular file: save an image of it to a file and upload that",
+}
+_LOOP = "a folder that holds itself, by way of a symbolic link: remove the link or leave out --follow-symlinks"
+_TOO_DEEP = (
+    f"its path is longer than the {_PATH_MAX - 1} octets that the system can open: "
+    "change into a folder further down (cd) and upload from there"
+)
+
+
+def _leads_back(identity: tuple[int, int], ancestor: _Ancestor | None) -> bool:
+    """Is it one of the folders that hold it? O(depth), for folders only, and only when links are followed."""
+    while ancestor is not None:
+        if ancestor.identity == identity:
+            return True
+        ancestor = ancestor.above
+    return False
+
+
+def _size(file: bytes) -> int:
+    """Return a file's size in octets, or -1: whoever opens it will find out why."""
+    try:
+        return os.lstat(file).st_size
+    except OSError:
+        return -1
+
+
+def _folder_failure(number: int) -> FileFailed:
+    """Return the failure for an errno met at listing a folder."""
+    match number:
+        case errno.ENOENT | errno.ENOTDIR:
+            return FileVanished("the folder vanished before it could be listed")
+        case errno.EACCES | errno.EPERM:
+            return FileUnreadable(
+                f"the folder can't be listed: {os.strerror(number)}: "
+                "give the user that runs fastpost the right to read it"
+            )
+        case errno.EMFILE | errno.ENFILE:
+            return FileUnreadable("the folder can't be listed, too many files are open: raise the limit (ulimit -n)")
+        case _:
+            return FileUnreadable(f"the folder can't be listed to its end: {os.strerror(number)}")

@@ -1,0 +1,334 @@
+"""One upload run as the command line shows it: signals, progress, comparison of digests, report, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+
+import uvloop
+
+from fastpost import report
+from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
+from fastpost.progress import Progress
+from fastpost.uploader import Uploader
+from fastpost.verify import Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fastpost._table import Attempt
+    from fastpost.config import Settings
+    from fastpost.outlet import Outlet
+    from fastpost.sources import Batch, Rejected
+
+#: Seconds that uploads in flight have to finish after the first signal.
+GRACE: Final = 10.0
+#: Runs shorter than this draw no progress, and are spared the loading of rich: 30 ms, once.
+_FIRST_FRAME: Final = 1.0
+#: Files whose sizes are looked up for the progress, in the walk's thread: about 2 µs each, and many small files can
+#: be told by their number as well.
+_SIZES_WANTED: Final = 4096
+_EXIT_CODES: Final = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+
+
+class Display(NamedTuple):
+    """What the user wants to see."""
+
+    json: bool = False
+    progress: bool = False
+    responses: bool = False
+    verbose: int = 0
+    quiet: bool = False
+
+
+class UploadRun:
+    """Uploads batches and tells about it.
+
+    Args:
+        settings: raises UsageError when its target can't be meant.
+        display: what to show.
+        out: where results go.
+        err: where messages and progress go.
+        failures: file to write a JSON line for every failure to.
+        verify: compare the SHA-256 that responses state with that of the files; needs settings.keep_responses.
+        distinct: no two files have the same name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        display: Display,
+        out: Outlet,
+        err: Outlet,
+        *,
+        failures: str | None = None,
+        verify: bool = False,
+        distinct: bool = False,
+    ) -> None:
+        self._uploader = Uploader(settings)
+        self._tally = self._uploader.tally
+        self._target = self._uploader.target
+        self._shown_target = report.safe(self._target.template)
+        self._display = display
+        self._out = out
+        self._err = err
+        self._failures_path = failures
+        self._failures: TextIO | None = None
+        self._verify = verify
+        self._distinct = distinct
+        self._verifier: Verifier | None = None
+        self._progress = Progress(self._tally, err)
+        self._signal: signal.Signals | None = None
+        self._unreachable: TargetUnreachable | None = None
+        self._lost_output = False
+
+    def execute(self, batches: Iterable[Batch]) -> int:
+        """Upload everything, report, and return the exit code. Raises OSError when the failures file can't be made."""
+        _raise_open_files()
+        if self._display.progress:
+            batches = self._sized(batches)
+        with self._failures_file(), _few_collections():
+            uvloop.run(self._run(batches))
+        self._report()
+        return self._exit_code()
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    async def _run(self, batches: Iterable[Batch]) -> None:
+        loop = asyncio.get_running_loop()
+        with self._signals_taken(loop):
+            drawing = loop.create_task(self._draw()) if self._display.progress else None
+            try:
+                await self._upload(loop, batches)
+            except TargetUnreachable as error:
+                self._unreachable = error
+            finally:
+                if drawing is not None:
+                    drawing.cancel()
+                self._progress.clear()
+
+    async def _upload(self, loop: asyncio.AbstractEventLoop, batches: Iterable[Batch]) -> None:
+        if not self._verify:
+            on_results = self._on_results if self._looks_at_results else None
+            await self._uploader.run(batches, on_results, self._on_rejected, distinct=self._distinct)
+            return
+
+        def deliver(found: Sequence[tuple[Attempt, FastpostError]]) -> None:
+            loop.call_soon_threadsafe(self._on_mismatches, found)
+
+        verifier = self._verifier = Verifier(deliver)
+        self._tally.verified = 0
+        try:
+            gated = verifier.gate(batches)
+            await self._uploader.run(gated, self._on_results, self._on_rejected, distinct=self._distinct)
+            await loop.run_in_executor(None, verifier.finish)
+        finally:
+            verifier.abandon()
+            self._tally.verified = verifier.intact
+
+    @property
+    def _looks_at_results(self) -> bool:
+        return bool(self._failures or self._display.responses or self._display.verbose)
+
+    def _on_results(self, results: list[Attempt]) -> None:
+        if self._verifier is not None:
+            self._verifier.submit(results)
+        if not self._looks_at_results:
+            return
+        if self._display.responses or self._display.verbose >= 2:
+            for result in results:
+                self._tell_result(result)
+        for result in results:
+            if result.failure is not None:
+                self._failed(result, result.failure)
+
+    def _on_mismatches(self, found: Sequence[tuple[Attempt, FastpostError]]) -> None:
+        self._tally.revoke(found)
+        for result, failure in found:
+            self._failed(result, failure)
+
+    def _on_rejected(self, rejected: list[Rejected]) -> None:
+        for one in rejected:
+            self._tell_failure(one.name, one.file, one.error, 0, 0)
+
+    def _failed(self, result: Attempt, failure: FastpostError) -> None:
+        upload = result.upload
+        attempts = 1 + result.retried + result.replayed
+        self._tell_failure(upload.name, upload.file, failure, result.status, attempts)
+
+    def _sized(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Look up the sizes of the first files, so that a few large ones get an honest bar."""
+        found = 0
+        for batch in batches:
+            found += len(batch.uploads)
+            if found <= _SIZES_WANTED:
+                for upload in batch.uploads:
+                    with contextlib.suppress(OSError):
+                        upload.size = os.stat(upload.file).st_size
+            elif batch.uploads:
+                self._progress.octets_known = False
+            yield batch
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals_taken(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        before = {number: signal.getsignal(number) for number in _EXIT_CODES}
+        for number in _EXIT_CODES:
+            loop.add_signal_handler(number, self._interrupted, loop, number)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _interrupted(self, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+        """Stop gently at the first signal, at once at the second; a third meets Python's own handler."""
+        first = self._signal is None
+        self._signal = self._signal or number
+        self._uploader.stop(GRACE)
+        if first:
+            self._say(f"stopping: uploads in flight have {GRACE:.0f} s to finish; once more stops them at once")
+            return
+        if self._verifier is not None:
+            self._verifier.abandon()
+        for each in _EXIT_CODES:
+            loop.remove_signal_handler(each)
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    async def _draw(self) -> None:
+        await asyncio.sleep(_FIRST_FRAME)
+        while True:
+            if self._verifier is not None:
+                self._tally.verified = self._verifier.intact
+            self._progress.draw(time.monotonic())
+            await asyncio.sleep(self._progress.interval)
+
+    def _say(self, message: str) -> None:
+        self._progress.clear()
+        self._err.write(f"fastpost: {report.safe(message)}\n")
+
+    def _tell_result(self, result: Attempt) -> None:
+        """Print one response; it shares the terminal with the progress line."""
+        self._progress.clear()
+        line = f"{result.status or 'no response'} {self._target.method.decode()} {self._target.url(result.upload.name)}"
+        if not self._display.responses:
+            self._say(line)
+            return
+        outlet = self._err if self._display.json else self._out
+        self._keep(outlet.write, f"{report.safe(line)}\n{_response_text(result)}\n")
+
+    def _tell_failure(self, name: bytes, file: bytes, failure: FastpostError, status: int, attempts: int) -> None:
+        if self._display.verbose:
+            self._say(f"{os.fsdecode(name)}: {failure}")
+        if self._failures is None:
+            return
+        record = report.failure_record(name, file, self._url(name), failure, status, attempts)
+        self._keep(self._failures.write, json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _url(self, name: bytes) -> str | None:
+        """Return the URL of a name; a SOURCE that was rejected may have one that no URL can hold."""
+        try:
+            return self._target.url(name)
+        except UsageError:
+            return None
+
+    def _keep(self, write: Callable[[str], object], text: str) -> None:
+        """Write results; a full disk must not end the uploads."""
+        if not self._lost_output:
+            try:
+                write(text)
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        """Say once that results can't be written; the run goes on and fails at its end."""
+        if not self._lost_output:
+            self._lost_output = True
+            self._say(f"{error.filename or self._failures_path}: {error.strerror}; the uploads go on without it")
+
+    def _report(self) -> None:
+        tally = self._tally
+        if self._display.json:
+            self._out.write(json.dumps(report.as_json(tally, self._shown_target)) + "\n")
+        elif tally.found and not self._display.quiet and self._unreachable is None:
+            rows = report.rows(tally, self._shown_target, all_failures_kept=self._failures_path is not None)
+            self._out.write(report.drawn(rows, self._out.console()) if self._out.terminal else report.plain(rows))
+        elif tally.failed and self._unreachable is None:
+            self._say(f"{tally.failed:,} of {tally.found:,} files failed")
+        if self._unreachable is not None:
+            self._say(str(self._unreachable))
+        elif not tally.found:
+            links = f"; {tally.skipped:,} symbolic links were skipped (--follow-symlinks)" if tally.skipped else ""
+            self._say(f"nothing to upload: no file was found{links}")
+
+    def _exit_code(self) -> Exit:
+        tally = self._tally
+        if self._signal is not None:
+            return _EXIT_CODES[self._signal]
+        if self._unreachable is not None:
+            return self._unreachable.exit_code
+        if tally.ok < tally.found or tally.failed or self._lost_output:
+            return Exit.SOME_FAILED
+        return Exit.OK if tally.found else Exit.NOTHING_MATCHED
+
+    # --- the failures file --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _failures_file(self) -> Iterator[None]:
+        if self._failures_path is None:
+            yield
+            return
+        # Line by line: what is known survives a kill.
+        self._failures = open(self._failures_path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        try:
+            yield
+        finally:
+            try:
+                self._failures.close()
+            except OSError as error:
+                self._lose(error)
+
+
+def _response_text(result: Attempt) -> str:
+    """Return fields and body of a response as lines that are safe on a terminal."""
+    lines = [f"{_text(name)}: {_text(value)}" for name, value in result.fields or ()]
+    if result.failure is not None:
+        lines.append(f"failed: {result.failure}")
+    if result.body:
+        lines += ["", *_text(result.body).expandtabs().splitlines()]
+    return "".join(report.safe(line) + "\n" for line in lines)
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def _raise_open_files() -> None:
+    """Raise the limit of open files to what the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the garbage collector look rarely, and never at what is loaded already: a run makes next to no cycles."""
+    threshold = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()

@@ -1,0 +1,77 @@
+"""Runs the command line in a process of its own, as a user would."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+#: Seconds after which a run counts as hanging.
+LIMIT = 110.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What came of one run. `report` is the JSON on stdout, empty when there is none."""
+
+    code: int
+    out: str
+    err: str
+    report: dict[str, Any]
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Counts of files: total, ok, failed, skipped."""
+        counts: dict[str, int] = self.report["files"]
+        return counts
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Counts of final failures by class name."""
+        counts: dict[str, int] = self.report["errors"]
+        return counts
+
+    def told(self, *words: str) -> bool:
+        """Tell whether one line on stderr has all the words: who reads that line knows what happened to what."""
+        return any(all(word in line for word in words) for line in self.err.splitlines())
+
+
+def upload(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT) -> Run:
+    """Run `fastpost upload` with JSON on stdout and each failure named on stderr.
+
+    Args:
+        arguments: sources and options.
+        prefix: a command that runs the command line, to take rights from it.
+        limit: seconds before the run counts as hanging: subprocess.TimeoutExpired.
+    """
+    return run("upload", "-v", "--output-format", "json", *arguments, prefix=prefix, limit=limit)
+
+
+def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT) -> Run:
+    """Run `python -m fastpost` with the arguments. No run may ever show a traceback."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "fastpost", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": _package_folder()},
+        timeout=limit,
+        check=False,
+    )
+    out, err = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
+    print(f"--- fastpost {' '.join(map(str, arguments))}: exit {done.returncode} ---\n{out[-4000:]}\n{err[-4000:]}")
+    assert "Traceback" not in err
+    return Run(done.returncode, out, err, json.loads(out) if out.startswith('{"schema"') else {})
+
+
+def _package_folder() -> str:
+    """Return the folder that holds the package under test, so that the command runs the same one."""
+    found = importlib.util.find_spec("fastpost")
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parent.parent)

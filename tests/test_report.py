@@ -1,0 +1,193 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from fastpost import report
+from fastpost.errors import FileVanished, HttpStatus
+from fastpost.sources import Rejected
+from fastpost.tally import Tally
+
+
+@pytest.fixture
+def tally() -> Tally:
+    """A run of 2 s: 1000 files, 998 of them uploaded."""
+    tally = Tally()
+    tally.walking = False
+    tally.found, tally.ok, tally.skipped = 998, 998, 4
+    tally.payload, tally.sent, tally.wasted = 4_000_000, 4_100_000, 50_000
+    tally.retried, tally.replayed, tally.connections = 3, 2, 1
+    tally.statuses = {204: 8, 201: 990}
+    tally.latencies.extend(n / 1000 for n in range(1, 999))
+    tally.started, tally.finished = 10.0, 12.0
+    tally.reject([Rejected(b"gone", b"/x/gone", FileVanished("the file vanished"))])
+    tally.reject([Rejected(b"no", b"/x/no", HttpStatus(403, "no entry"))])
+    return tally
+
+
+def test_the_json_has_exactly_the_keys_of_its_schema(tally: Tally) -> None:
+    assert report.as_json(tally, "https://store.example/") == {
+        "schema": "fastpost.upload/1",
+        "target": "https://store.example/",
+        "files": {"total": 1000, "ok": 998, "failed": 2, "skipped": 4},
+        "bytes": {"payload": 4_000_000, "sent": 4_100_000, "wasted": 50_000},
+        "seconds": 2.0,
+        "status": {"201": 990, "204": 8},
+        "errors": {"FileVanished": 1, "HttpStatus": 1},
+        "attempts": {"retried": 3, "replayed": 2},
+        "connections": 1,
+        "latency_ms": {"p50": 499.0, "p90": 899.0, "p99": 989.0, "p999": 998.0, "max": 998.0},
+        "verified": None,
+    }
+
+
+def test_a_run_that_never_began_has_a_report_too() -> None:
+    found = json.loads(json.dumps(report.as_json(Tally(), "https://store.example/")))
+    assert found["seconds"] == 0.0
+    assert found["latency_ms"] == {"p50": None, "p90": None, "p99": None, "p999": None, "max": None}
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    assert dict(report.percentiles([3.0])) == {"p50": 3.0, "p90": 3.0, "p99": 3.0, "p999": 3.0, "max": 3.0}
+    assert dict(report.percentiles([float(n) for n in range(10, 0, -1)])) == {
+        "p50": 5.0,
+        "p90": 9.0,
+        "p99": 10.0,
+        "p999": 10.0,
+        "max": 10.0,
+    }
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_percentiles_rise_and_are_among_the_values(latencies: list[float]) -> None:
+    values = [value for _, value in report.percentiles(latencies)]
+    assert all(value in latencies for value in values)
+    assert values == sorted(values, key=lambda value: value or 0.0)
+    assert values[-1] == max(latencies)
+
+
+def test_the_summary_tells_people_the_same(tally: Tally) -> None:
+    tally.verified = 998
+    assert report.plain(report.rows(tally, "https://store.example/")).splitlines() == [
+        "target      https://store.example/",
+        "files       998 ok · 2 failed · 4 symbolic links skipped (--follow-symlinks)",
+        "octets      4.0 MB of files · 4.1 MB sent · 50.0 kB wasted",
+        "time        2.00 s · 499 files/s · 2.0 MB/s",
+        "latency     p50 499.0 · p90 899.0 · p99 989.0 · p99.9 998.0 · max 998.0 ms",
+        "status      201 × 990 · 204 × 8",
+        "repeated    3 retried · 2 replayed",
+        "connections 1",
+        "verified    998 of 998 arrived intact (SHA-256)",
+        "failed      1 × FileVanished",
+        "              gone: the file vanished",
+        "failed      1 × HttpStatus 403",
+        "              no: status 403: no entry",
+    ]
+
+
+def test_what_an_interruption_left_uncompared_is_told(tally: Tally) -> None:
+    tally.verified = 990
+    assert "990 of 998 arrived intact (SHA-256) · 8 not compared" in report.plain(report.rows(tally, "x"))
+
+
+def test_failures_are_grouped_by_cause_the_most_frequent_first() -> None:
+    tally = Tally()
+    tally.reject([Rejected(b"one", b"one", FileVanished("gone"))])
+    tally.reject([Rejected(b"no%d" % n, b"no", HttpStatus(403)) for n in range(2000)])
+    text = report.plain(report.rows(tally, "https://store.example/"))
+    assert text.index("2,000 × HttpStatus 403") < text.index("1 × FileVanished")
+    assert "no0" in text
+    assert "and 1,997 more: --failures FILE names them all" in text
+
+
+def test_the_cure_is_not_named_to_those_who_took_it() -> None:
+    tally = Tally()
+    tally.reject([Rejected(b"no%d" % n, b"no", HttpStatus(403)) for n in range(10)])
+    text = report.plain(report.rows(tally, "https://store.example/", all_failures_kept=True))
+    assert "--failures" not in text
+    assert "… and 7 more" in text
+
+
+def test_files_that_an_interruption_left_are_told() -> None:
+    tally = Tally()
+    tally.found, tally.ok = 10, 4
+    assert "4 ok · 0 failed · 6 not sent" in report.plain(report.rows(tally, "x"))
+
+
+EVIL = b"a\nfastpost: all is well\x1b[2J\x07\xe2\x80\xae[red]\xff\\"
+
+
+def test_no_name_reaches_a_terminal_raw() -> None:
+    tally = Tally()
+    tally.reject([Rejected(EVIL, EVIL, HttpStatus(500, "\x1b]0;title\x07"))])
+    rows = report.rows(tally, "https://store.example/\x1b[1m")
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
+    for text in (report.plain(rows), report.drawn(rows, console)):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+        assert "a\\nfastpost: all is well\\x1b[2J\\x07\\u202e[red]\\xff\\" in text
+
+
+@given(st.text())
+def test_safe_text_is_printable_and_printable_text_is_untouched(text: str) -> None:
+    found = report.safe(text)
+    assert found.isprintable()
+    found.encode("utf-8")
+    if text.isprintable():
+        assert found == text
+
+
+def test_colours_are_for_terminals(tally: Tally) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=100, no_color=False)
+    assert "\x1b[31m" in report.drawn(report.rows(tally, "x"), console)
+    assert "\x1b" not in report.plain(report.rows(tally, "x"))
+
+
+def test_a_failure_record_has_all_keys() -> None:
+    record = report.failure_record(b"a/b", b"/x/a/b", "https://store.example/a/b", HttpStatus(403, "no"), 403, 2)
+    assert record == {
+        "name": "a/b",
+        "file": "/x/a/b",
+        "url": "https://store.example/a/b",
+        "error": "HttpStatus",
+        "message": "status 403: no",
+        "status": 403,
+        "attempts": 2,
+    }
+
+
+def test_a_failure_without_response_has_no_status() -> None:
+    assert report.failure_record(b"a", b"a", "u", FileVanished("gone"), 0, 0)["status"] is None
+
+
+def test_a_name_that_is_no_utf_8_keeps_its_octets() -> None:
+    record = report.failure_record(b"\xff\n", b"/x/\xff\n", "u", FileVanished("\udcff gone"), 0, 0)
+    again = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8"))
+    assert again["name"] == "\\xff\n"
+    assert base64.b64decode(again["name_b64"]) == b"\xff\n"
+    assert base64.b64decode(again["file_b64"]) == b"/x/\xff\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (8_589_934_592, "8.6 GB"),
+        (5 * 10**15, "5000.0 TB"),
+    ],
+)
+def test_octets_are_told_in_decimal_units(count: int, text: str) -> None:
+    assert report.octets_text(count) == text
