@@ -24,6 +24,11 @@ cdef enum:
     PADDED = 0x8
     PRIORITY_FIELDS = 0x20
 
+    # RST_STREAM: this stream is no longer wanted (RFC 9113 §7).
+    CANCEL = 0x8
+    # The largest flow-control window (§6.9.1).
+    MAX_WINDOW = 0x7FFFFFFF
+
 
 cdef inline uint32_t get_u32(const uint8_t* at) noexcept nogil:
     return (<uint32_t>at[0] << 24) | (<uint32_t>at[1] << 16) | (<uint32_t>at[2] << 8) | at[3]

@@ -292,8 +292,8 @@ cdef int judge(const Field* field) noexcept nogil:
     verdict = judge_name(field.name, field.name_length)
     if verdict != REGULAR:
         return verdict
-    # Blanks round a value are let pass, though RFC 9113 §8.2.1 forbids them: real servers send them, and an upload
-    # that the server has stored must not fail for a blank.
+    # Blanks round a value are let pass, though RFC 9113 §8.2.1 forbids them: nothing is forwarded from here, so they do
+    # no harm, and an upload that the server has stored should not fail for a blank.
     for i in range(field.value_length):
         if field.value[i] <= c"\r" and (field.value[i] == c"\r" or field.value[i] == c"\n" or field.value[i] == 0):
             return BAD_VALUE

@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# Bounds checks are off: frame payloads are indexed only below `frame.length`, which each handler checks first,
-# and the table's list only at slots that the scheduler got from the table.
+# Bounds checks are off: frame payloads are indexed only below `frame.length`, which each handler checks first.
 """The data plane of one connection: every frame but those of stream 0, and the connection's send window.
 
 It has no socket of its own and no clock: octets come in by `receive`, leave through the gather list, and
@@ -8,59 +7,34 @@ time is an argument (monotonic seconds). Frames of stream 0 other than WINDOW_UP
 `control_received`, in their place in the order of arrival. Uploads go in by `submit`, many in one call; ended
 attempts come out by `take_finished`, many in one call. No Python code runs per frame.
 
-A window (RFC 9113 §5.2) is an int64 and is charged when a slice enters the gather list. A stream's window may be
-negative after SETTINGS; such a stream leaves the scheduler's ring and sends nothing.
+This module is the receive side; `_sending` is the other half of the same object.
 """
 
-import collections
-
 cimport cython
-from libc.errno cimport EFAULT
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastpost._chunker cimport Mapping, Source
 from fastpost._frames cimport (
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, PADDED, PRIORITY, PRIORITY_FIELDS,
-    PUSH_PROMISE, RST_STREAM, WINDOW_UPDATE, Frame, InboundBuffer, get_u32, put_frame_header, put_u32,
+    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, MAX_WINDOW, PADDED, PRIORITY,
+    PRIORITY_FIELDS, PUSH_PROMISE, RST_STREAM, WINDOW_UPDATE, Frame, InboundBuffer, get_u32,
 )
-from fastpost._gather cimport GatherList
 from fastpost._hpack cimport RequestEncoder, ResponseDecoder
-from fastpost._scheduler cimport Scheduler
-from fastpost._table cimport Attempt, StreamTable
+from fastpost._sending cimport SendSide
+from fastpost._table cimport RECEIVE_WINDOW as _RECEIVE_WINDOW
+from fastpost._table cimport Attempt
 
-from fastpost._hpack import encode_literals
 from fastpost._table import status_failure
-from fastpost.errors import (
-    ErrorCode, FileChanged, NotProcessed, ProtocolViolation, ServerOverloaded, StreamRefused,
-    StreamReset, file_failure,
-)
+from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, ServerOverloaded, StreamRefused, StreamReset
 
 cdef enum:
-    _MAX_WINDOW = 0x7FFFFFFF
-    _MAX_STREAM_ID = 0x7FFFFFFF
-    # Frames larger than this save nothing more, and a turn of the ring would get long.
-    _MAX_QUANTUM = 65536
-    # Files up to this size are read, larger ones are mapped: below, mmap and munmap cost more than the copy.
-    _MAX_READ = 65536
-    # The last slice of a mapped file is read, not mapped: the file can be checked after its last octet was taken.
-    _MAX_TAIL = 16384
-    _MIN_TAIL = 4096
-    # A connection window that never was above this is scarce: many streams wait for it.
-    _SCARCE = 1048576
     _MAX_BLOCK = 65536
     _MAX_BLOCK_FRAMES = 1024
-    # Distinct sets of request fields (content types) that are kept encoded.
-    _MAX_LITERALS = 1024
 
-# How long crumbs of the connection window wait for more (seconds).
-cdef double _HOLD = 0.005
-
-RECEIVE_WINDOW = 65535
+# For the SETTINGS that the session sends.
+RECEIVE_WINDOW = _RECEIVE_WINDOW
 
 
 @cython.final
-cdef class DataPlane:
+cdef class DataPlane(SendSide):
     """Streams, windows and frames of one connection.
 
     Args:
@@ -78,452 +52,16 @@ cdef class DataPlane:
         self, RequestEncoder encoder, control_received, *, int64_t concurrency, bint fair=True, bint staged=False,
         bint keep_responses=False, Py_ssize_t body_limit=1024,
     ):
-        self._encoder = encoder
+        super().__init__(encoder, concurrency=concurrency, fair=fair, staged=staged)
         self._control_received = control_received
-        self.concurrency = concurrency
-        self._staged = staged
         self._keep_responses = keep_responses
         self._body_limit = body_limit
-        # Enough for a sendmsg to be large, small enough to keep turns short and memory flat.
-        self._gather_limit = 262144 if staged else 1048576
         self._decoder = ResponseDecoder(4096, _MAX_BLOCK)
-        self._scheduler = Scheduler(16384, fair)
-        self._table = StreamTable()
         self._inbound = InboundBuffer(16384)
-        self.gather = GatherList(262144 + _MAX_QUANTUM)
-        self._waiting = collections.deque()
-        self._finished = []
-        self._parked = []
-        self._literals = {}
-        self._control = bytearray()
-        self._settled = False
-        self._initial_window_size = 65535
-        self.max_frame_size = 16384
-        self.max_concurrent_streams = _MAX_STREAM_ID
-        self.send_window = 65535
-        self._largest_window = 65535
-        self._scheduler.scarce = True
-        self._uncredited = 0
-        self._next_stream_id = 1
-        self._held_since = 0.0
-        self._receive_window = RECEIVE_WINDOW
+        self._receive_window = _RECEIVE_WINDOW
         self._block_stream_id = 0
         self._block = bytearray()
-        self.draining = False
         self.goaway_code = None
-        self.sent = 0
-        self.progressed = 0.0
-
-    # --- what the session says --------------------------------------------------------------------
-
-    def submit(self, list attempts) -> None:
-        """Queue attempts; each comes out once, of `take_finished` or of `take_unsent`."""
-        self._waiting.extend(attempts)
-
-    def queue_control(self, octets: bytes) -> None:
-        """Queue whole frames of the control plane; they go before HEADERS and DATA."""
-        self._control += octets
-
-    def apply_settings(
-        self, *, initial_window_size=None, max_frame_size=None,
-        max_concurrent_streams=None, header_table_size=None,
-    ) -> None:
-        """Take the peer's new settings (RFC 9113 §6.5.2); the first call lets requests begin.
-
-        Raises ProtocolViolation when a new initial window lifts a stream's window over 2³¹−1 (§6.9.2).
-        """
-        self._settled = True
-        if header_table_size is not None:
-            self._encoder.set_table_size(header_table_size)
-        if max_concurrent_streams is not None:
-            self.max_concurrent_streams = max_concurrent_streams
-        if max_frame_size is not None:
-            self.max_frame_size = max_frame_size
-        self._scheduler.set_quantum(min(self.max_frame_size, <int64_t>_MAX_QUANTUM))
-        if initial_window_size is not None:
-            self._shift_windows(<int64_t>initial_window_size - self._initial_window_size)
-            self._initial_window_size = initial_window_size
-
-    def _shift_windows(self, int64_t delta):
-        """SETTINGS_INITIAL_WINDOW_SIZE shifts every open stream's window, never the connection's."""
-        cdef Attempt attempt
-        for item in self._table.attempts:
-            if item is None:
-                continue
-            attempt = <Attempt>item
-            attempt.send_window += delta
-            if attempt.send_window > _MAX_WINDOW:
-                raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS lifted a window over 2^31-1")
-            if attempt.send_window <= 0:
-                self._scheduler.block(attempt.slot)
-            elif attempt.remaining > 0:
-                self._scheduler.unblock(attempt.slot)
-
-    def take_finished(self) -> list:
-        """Return the attempts that ended since the last call."""
-        finished = self._finished
-        self._finished = []
-        return finished
-
-    def take_unsent(self) -> list:
-        """Return, untouched and in order, the attempts that a draining connection will not begin."""
-        if not self.draining:
-            return []
-        unsent = list(self._waiting)
-        self._waiting.clear()
-        return unsent
-
-    def drain(self) -> None:
-        """Start nothing more on this connection; open streams go on."""
-        self.draining = True
-
-    def lose(self, failure, double now) -> None:
-        """The connection is gone: every open stream ends with the failure; what waits is `take_unsent`."""
-        self.draining = True
-        self.gather.clear()
-        for attempt in list(self._table.attempts):
-            if attempt is not None:
-                self._close(<Attempt>attempt, failure, now)
-
-    def cancel(self, Attempt attempt, failure, double now) -> None:
-        """Reset an open stream with CANCEL (RFC 9113 §7) and end its attempt with the failure."""
-        if attempt.stream_id and self._table.find(attempt.stream_id) is attempt:
-            self._abort(attempt, 8, failure, now)
-
-    def stalled(self, double now, double timeout) -> list:
-        """Return the open streams on which nothing moved for `timeout` seconds though something was due.
-
-        A stream that merely waits for its turn among others that do move isn't stalled.
-        """
-        cdef Attempt attempt
-        cdef bint connection_moves = now - self.progressed < timeout
-        result = []
-        for item in self._table.attempts:
-            if item is None:
-                continue
-            attempt = <Attempt>item
-            if now - attempt.progressed < timeout:
-                continue
-            if connection_moves and attempt.remaining > 0 and attempt.send_window > 0:
-                continue
-            result.append(attempt)
-        return result
-
-    @property
-    def open_streams(self) -> int:
-        """Streams that are open now."""
-        return self._table.count
-
-    @property
-    def waiting(self) -> int:
-        """Attempts that have no stream yet."""
-        return len(self._waiting)
-
-    @property
-    def stream_limit(self) -> int:
-        """Most streams that may be open: the smaller of our concurrency and the peer's MAX_CONCURRENT_STREAMS."""
-        return min(self.concurrency, self.max_concurrent_streams)
-
-    @property
-    def settled(self) -> bool:
-        """True once the peer's SETTINGS arrived."""
-        return self._settled
-
-    @property
-    def wake_at(self) -> float:
-        """When held crumbs of the window are to be sent (monotonic seconds); 0.0: nothing is held."""
-        return self._held_since + _HOLD if self._held_since else 0.0
-
-    def limit_concurrency(self, int64_t streams) -> None:
-        """Have at most that many streams open from now on."""
-        self.concurrency = streams
-
-    # --- octets out -------------------------------------------------------------------------------
-
-    def fill(self, double now) -> bool:
-        """Fill the empty gather list: control frames, new streams' HEADERS, then DATA by turns.
-
-        True: there is something to send.
-        """
-        cdef Py_ssize_t length
-        if self.gather.pending:
-            return True
-        length = len(self._control)
-        if length:
-            memcpy(self.gather.reserve(length), <uint8_t*>self._control, length)
-            self.gather.commit(length)
-            self._control.clear()
-        if self._parked:
-            self._unpark()
-        if self._settled:
-            if self._start(now):
-                self._serve(now)
-        return self.gather.pending > 0
-
-    def send(self, int fd, double now) -> int:
-        """Send from the gather list by one sendmsg(2). Returns octets, or −errno when the socket took none."""
-        cdef Py_ssize_t sent = self.gather.send(fd)
-        if sent == -EFAULT:
-            self._tear(self.gather.fill_torn_slice(), now)
-            return 0
-        if sent > 0:
-            self.sent += sent
-            self.progressed = now
-        return sent
-
-    def consume(self, int64_t octets, double now) -> None:
-        """That many octets of the gather list were sent by other means (TLS)."""
-        if octets < 0 or octets > self.gather.pending:
-            raise ValueError("no more can be sent than is pending")
-        self.gather.consume(octets)
-        self.sent += octets
-        self.progressed = now
-
-    def take_octets(self, double now) -> bytes:
-        """Return what the next send would send; for sans-IO use."""
-        octets = self.gather.take()
-        self.sent += len(octets)
-        self.progressed = now
-        return octets
-
-    def _tear(self, uint32_t stream_id, double now):
-        cdef Attempt attempt = self._table.find(stream_id) if stream_id else None
-        if attempt is not None:
-            self._abort(attempt, 8, _changed(), now)
-
-    def _unpark(self):
-        cdef Attempt attempt
-        parked = self._parked
-        self._parked = []
-        for item in parked:
-            attempt = <Attempt>item
-            if attempt.slot >= 0 and attempt.remaining > 0 and attempt.send_window > 0:
-                self._scheduler.unblock(attempt.slot)
-
-    cdef bint _start(self, double now) except -1:
-        """Open streams for what waits, as far as limits and the gather list allow. False: the list is full."""
-        cdef Attempt attempt
-        cdef bytes literals
-        cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
-        cdef Py_ssize_t bound
-        while self._table.count < limit and self._waiting and not self.draining:
-            attempt = <Attempt>self._waiting[0]
-            literals = self._encoded(attempt.request_fields)
-            bound = self._encoder.bound(len(attempt.path), len(literals))
-            bound += FRAME_HEADER * (bound // self.max_frame_size + 1)
-            if not self.gather.has_room(bound) or self.gather.pending > self._gather_limit:
-                return False
-            self._waiting.popleft()
-            if self._open_stream(attempt, now):
-                self._write_headers(attempt, literals)
-        return True
-
-    cdef int _open_stream(self, Attempt attempt, double now) except -1:
-        """Open the file and take a stream id. 0: the file failed and the attempt with it."""
-        cdef int reason
-        attempt.started = now
-        if attempt.began == 0.0:
-            attempt.began = now
-        attempt.progressed = now
-        attempt.source = Source()
-        reason = attempt.source.open(attempt.file)
-        if reason:
-            attempt.source = None
-            attempt.failure = file_failure(reason)
-            attempt.finished = now
-            self._finished.append(attempt)
-            return 0
-        attempt.size = attempt.source.size
-        attempt.remaining = attempt.size
-        attempt.mapped = not self._staged and attempt.size > _MAX_READ
-        attempt.stream_id = self._next_stream_id
-        attempt.send_window = self._initial_window_size
-        attempt.receive_window = RECEIVE_WINDOW
-        self._next_stream_id += 2
-        self._table.insert(attempt)
-        self._scheduler.enter(attempt.slot)
-        if attempt.remaining == 0:
-            attempt.source.close()
-        elif attempt.send_window > 0:
-            self._scheduler.unblock(attempt.slot)
-        if self._next_stream_id > _MAX_STREAM_ID - 2:
-            # RFC 9113 §5.1.1: ids can't be used again; what waits needs a new connection.
-            self.drain()
-        return 1
-
-    cdef bytes _encoded(self, tuple fields):
-        """Return the literals of the request's own fields; the same few sets come again and again."""
-        cdef bytes literals = self._literals.get(fields)
-        if literals is None:
-            literals = encode_literals(fields)
-            if len(self._literals) >= _MAX_LITERALS:
-                self._literals.clear()
-            self._literals[fields] = literals
-        return literals
-
-    cdef int _write_headers(self, Attempt attempt, bytes literals) except -1:
-        """HEADERS with END_STREAM for an empty file; CONTINUATION follows where a block outgrows a frame (§6.10)."""
-        cdef Py_ssize_t bound = self._encoder.bound(len(attempt.path), len(literals))
-        cdef uint8_t* out = self.gather.reserve(FRAME_HEADER + bound)
-        cdef int flags = END_STREAM if attempt.size == 0 else 0
-        cdef Py_ssize_t length = self._encoder.write(
-            out + FRAME_HEADER, attempt.path, len(attempt.path), attempt.size, literals, len(literals),
-        )
-        if length > self.max_frame_size:
-            return self._write_split_headers(attempt, (out + FRAME_HEADER)[:length], flags)
-        put_frame_header(out, <uint32_t>length, HEADERS, flags | END_HEADERS, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER + length)
-        return 0
-
-    cdef int _write_split_headers(self, Attempt attempt, bytes block, int flags) except -1:
-        cdef Py_ssize_t done = 0
-        cdef Py_ssize_t length
-        cdef int kind = HEADERS
-        frames = bytearray()
-        cdef uint8_t[FRAME_HEADER] header
-        while done < len(block):
-            length = min(len(block) - done, <Py_ssize_t>self.max_frame_size)
-            if done + length == len(block):
-                flags |= END_HEADERS
-            put_frame_header(header, <uint32_t>length, kind, flags, attempt.stream_id)
-            frames += header[:FRAME_HEADER]
-            frames += block[done:done + length]
-            done += length
-            kind = CONTINUATION
-            flags = 0
-        memcpy(self.gather.reserve(len(frames)), <uint8_t*>frames, len(frames))
-        self.gather.commit(len(frames))
-        return 0
-
-    cdef bint _serve(self, double now) except -1:
-        """DATA by turns, until windows, turns or the gather list end."""
-        cdef Attempt attempt
-        cdef int32_t slot
-        cdef int64_t allowed
-        while True:
-            slot = self._scheduler.head()
-            if slot < 0 or self.send_window <= 0 or self.gather.pending >= self._gather_limit:
-                return True
-            attempt = <Attempt>self._table.attempts[slot]
-            allowed = min(
-                min(self._scheduler.budget(), min(self.max_frame_size, <int64_t>_MAX_QUANTUM)),
-                min(attempt.send_window, attempt.remaining),
-            )
-            if allowed > self.send_window:
-                if self.send_window < self._scheduler.quantum // 4 and self._hold(now):
-                    return True
-                allowed = self.send_window
-            if not self._cut(attempt, allowed, now):
-                return False
-
-    cdef bint _hold(self, double now) noexcept:
-        """True while crumbs of the connection window should wait for more: 5 ms at most, and only if credit is due."""
-        if self._uncredited <= 0:
-            return False
-        if self._held_since == 0.0:
-            self._held_since = now
-            return True
-        if now - self._held_since < _HOLD:
-            return True
-        self._held_since = 0.0
-        return False
-
-    cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1:
-        """Send up to `allowed` octets of the stream in one DATA frame. False: the gather list is full."""
-        cdef int64_t before = attempt.remaining
-        cdef bint fitted
-        if attempt.mapped and attempt.remaining > _MAX_TAIL:
-            fitted = self._cut_mapped(attempt, allowed)
-        elif attempt.mapped and attempt.gathered == self.gather.serial and self.gather.pending:
-            # Its slices are not with the kernel yet: the check before END_STREAM must come after them.
-            self._scheduler.block(attempt.slot)
-            self._parked.append(attempt)
-            return True
-        else:
-            fitted = self._cut_staged(attempt, allowed)
-        if attempt.failure is not None:
-            self._abort(attempt, 8, attempt.failure, now)
-        elif attempt.remaining < before:
-            self._account(attempt, before - attempt.remaining, now)
-        return fitted
-
-    cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
-        """A frame header in the arena, and the slice where it is mapped. Leaves a tail for `_cut_staged`."""
-        cdef uint8_t* out
-        cdef const uint8_t* start
-        cdef Mapping* holder = NULL
-        if attempt.remaining - allowed < _MIN_TAIL:
-            allowed = attempt.remaining - _MIN_TAIL
-        if not self.gather.has_room(FRAME_HEADER):
-            return False
-        start = attempt.source.slice(allowed, &holder)
-        if start == NULL:
-            # A file system without mmap: read it like a small file.
-            attempt.mapped = False
-            return True
-        out = self.gather.reserve(FRAME_HEADER)
-        put_frame_header(out, <uint32_t>allowed, DATA, 0, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER)
-        self.gather.push_slice(start, allowed, holder, attempt.stream_id)
-        attempt.gathered = self.gather.serial
-        attempt.remaining -= allowed
-        return True
-
-    cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1:
-        """Frame header and octets in the arena, read by pread; END_STREAM once the file is known to be unchanged."""
-        cdef uint8_t* out
-        cdef Py_ssize_t got
-        cdef int flags = 0
-        if not self.gather.has_room(FRAME_HEADER + allowed):
-            return False
-        out = self.gather.reserve(FRAME_HEADER + allowed)
-        got = attempt.source.read(out + FRAME_HEADER, allowed)
-        if got < 0:
-            attempt.failure = file_failure(<int>-got)
-            return True
-        if got < allowed:
-            attempt.failure = _changed()
-            return True
-        if allowed == attempt.remaining:
-            if not attempt.source.unchanged():
-                attempt.failure = _changed()
-                return True
-            flags = END_STREAM
-        put_frame_header(out, <uint32_t>allowed, DATA, flags, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER + allowed)
-        attempt.remaining -= allowed
-        return True
-
-    cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1:
-        """Charge both windows and the turn for octets that entered the gather list."""
-        attempt.send_window -= octets
-        attempt.payload += octets
-        attempt.progressed = now
-        self.send_window -= octets
-        self._uncredited += octets
-        self._scheduler.serve(octets)
-        if attempt.remaining == 0:
-            self._scheduler.block(attempt.slot)
-            attempt.source.close()
-        elif attempt.send_window <= 0:
-            self._scheduler.block(attempt.slot)
-        return 0
-
-    cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1:
-        cdef uint8_t[FRAME_HEADER + 4] frame
-        put_frame_header(frame, 4, RST_STREAM, 0, stream_id)
-        put_u32(frame + FRAME_HEADER, error_code)
-        self._control += frame[:FRAME_HEADER + 4]
-        return 0
-
-    cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1:
-        cdef uint8_t[FRAME_HEADER + 4] frame
-        put_frame_header(frame, 4, WINDOW_UPDATE, 0, stream_id)
-        put_u32(frame + FRAME_HEADER, <uint32_t>octets)
-        self._control += frame[:FRAME_HEADER + 4]
-        return 0
-
-    # --- octets in --------------------------------------------------------------------------------
 
     def receive(self, const uint8_t[::1] octets, double now) -> None:
         """Handle received octets. Raises ProtocolViolation, NotHttp2: the connection is over."""
@@ -605,9 +143,9 @@ cdef class DataPlane:
         self._receive_window -= octets
         if self._receive_window < 0:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection window allows")
-        if self._receive_window <= RECEIVE_WINDOW // 2:
-            self._queue_credit(0, RECEIVE_WINDOW - self._receive_window)
-            self._receive_window = RECEIVE_WINDOW
+        if self._receive_window <= _RECEIVE_WINDOW // 2:
+            self._queue_credit(0, _RECEIVE_WINDOW - self._receive_window)
+            self._receive_window = _RECEIVE_WINDOW
         self._unpad(frame)
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
@@ -623,9 +161,9 @@ cdef class DataPlane:
             attempt._body += frame.payload[:octets]
         if end_stream:
             return self._respond(attempt, now)
-        if attempt.receive_window <= RECEIVE_WINDOW // 2:
-            self._queue_credit(frame.stream_id, RECEIVE_WINDOW - attempt.receive_window)
-            attempt.receive_window = RECEIVE_WINDOW
+        if attempt.receive_window <= _RECEIVE_WINDOW // 2:
+            self._queue_credit(frame.stream_id, _RECEIVE_WINDOW - attempt.receive_window)
+            attempt.receive_window = _RECEIVE_WINDOW
         return 0
 
     cdef int _on_headers(self, Frame* frame, double now) except -1:
@@ -670,13 +208,13 @@ cdef class DataPlane:
             return 0
         attempt.progressed = now
         if malformed:
-            return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "a malformed response", now)
+            return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, f"a malformed response: {self._decoder.fault}", now)
         if trailers:
             if not end_stream:
                 return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "trailers that don't end the stream", now)
             return self._respond(attempt, now)
         if status < 200:
-            if end_stream or status == 101:
+            if end_stream:
                 return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, f"a final response of {status}", now)
             return 0
         attempt.responded = True
@@ -723,22 +261,11 @@ cdef class DataPlane:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets", now)
         attempt.progressed = now
         attempt.send_window += octets
-        if attempt.send_window > _MAX_WINDOW:
+        if attempt.send_window > MAX_WINDOW:
             return self._violate(attempt, ErrorCode.FLOW_CONTROL_ERROR, "a stream window over 2^31-1", now)
         if attempt.send_window > 0 and attempt.remaining > 0:
             self._scheduler.unblock(attempt.slot)
         return 0
-
-    cdef int _open_window(self, int64_t octets) except -1:
-        self.send_window += octets
-        if self.send_window > _MAX_WINDOW:
-            raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "a connection window over 2^31-1")
-        self._uncredited = max(self._uncredited - octets, 0)
-        self._held_since = 0.0
-        self._largest_window = max(self._largest_window, self.send_window)
-        self._scheduler.scarce = self._largest_window < _SCARCE
-        return 0
-
     cdef int _on_goaway(self, Frame* frame, double now) except -1:
         """Begin to drain (RFC 9113 §6.8): streams above last_stream_id were not processed, the others go on."""
         cdef uint32_t last_stream_id
@@ -771,28 +298,7 @@ cdef class DataPlane:
         """The response is complete, so it is the result; a body that isn't done is not sent on (RFC 9113 §8.1)."""
         failure = None
         if attempt.remaining > 0:
-            self._queue_reset(attempt.stream_id, 8)
+            self._queue_reset(attempt.stream_id, CANCEL)
         if attempt.status >= 300:
             failure = status_failure(attempt)
         return self._close(attempt, failure, now)
-
-    cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1:
-        """End the stream from this side: RST_STREAM goes out before any other frame."""
-        self._queue_reset(attempt.stream_id, error_code)
-        return self._close(attempt, failure, now)
-
-    cdef int _close(self, Attempt attempt, object failure, double now) except -1:
-        """The stream is over: free all it holds. Slices in the gather list keep their mapping until they are sent."""
-        self._scheduler.block(attempt.slot)
-        self._table.remove(attempt)
-        attempt.slot = -1
-        attempt.source.close()
-        attempt.source = None
-        attempt.failure = failure
-        attempt.finished = now
-        self._finished.append(attempt)
-        return 0
-
-
-def _changed():
-    return FileChanged("the file changed while uploading")

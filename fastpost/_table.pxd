@@ -6,6 +6,11 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from fastpost._chunker cimport Source
 
 
+cdef enum:
+    # Our SETTINGS_INITIAL_WINDOW_SIZE and connection window: responses to uploads are short (RFC 9113 §6.9.2).
+    RECEIVE_WINDOW = 65535
+
+
 cdef class Attempt:
     # What to send.
     cdef readonly object upload

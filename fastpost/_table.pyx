@@ -57,6 +57,7 @@ cdef class Attempt:
         self.finished = 0.0
         self.stream_id = 0
         self.slot = -1
+        self.receive_window = RECEIVE_WINDOW
         self.gathered = -1
 
     def __dealloc__(self):

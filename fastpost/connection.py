@@ -99,7 +99,7 @@ class Connection:
         where = f"{self._target.host}:{self._target.port}"
         try:
             await asyncio.wait_for(self._establish(where), self._settings.connect_timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._shut()
             raise ConnectFailed(
                 f"{where} did not answer within {self._settings.connect_timeout:g} s: "

@@ -167,9 +167,11 @@ def _work(listener: socket.socket, settings: dict[str, Any]) -> Iterator[_Worker
 def _spawn(
     listener: socket.socket, lifeline: socket.socket, settings: dict[str, Any], log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start the process. It imports from where this one does, and not from the current folder (-P): that may be
-    the very folder that is uploaded, with a socket.py in it.
-    """  # noqa: D205
+    """Start the process.
+
+    It imports from where this one does, and not from the current folder (-P): that may be the very folder that is
+    uploaded, with a socket.py in it.
+    """
     work = settings | {"parent": os.getpid(), "listener": listener.fileno(), "lifeline": lifeline.fileno()}
     code = (
         f"import sys; sys.path[:] = {[str(path) for path in sys.path]!r}; "

@@ -62,7 +62,7 @@ class Store:
     """A folder that takes uploads.
 
     Folders on the way are created. Nothing is flushed to the disk: a file survives the end of the server, not
-    a power cut.
+    a power cut. Only a server that is itself killed can leave temporary files, `.fastpost-` and 24 hex digits.
 
     Args:
         root: an existing folder. It may be a symbolic link; below it none is followed.

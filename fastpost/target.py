@@ -6,7 +6,6 @@ Which octets of a name are escaped, and what {stem} and {ext} are, is argued in 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import typing
 

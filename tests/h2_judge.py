@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +127,17 @@ class Request:
     reset: int | None = None
 
 
+def _after_settings(octets: bytes) -> Iterator[bytes]:
+    """Cut after each SETTINGS frame: h2 puts an acknowledged frame size in force with its next call only."""
+    start, at = 0, len(PREFACE) if octets.startswith(PREFACE) else 0
+    while at < len(octets):
+        kind = octets[at + 3]
+        at += 9 + int.from_bytes(octets[at : at + 3], "big")
+        if kind == SETTINGS or at == len(octets):
+            yield octets[start:at]
+            start = at
+
+
 class Judge:
     """h2 as the server. It keeps all bodies, owes credit until `credit` pays it, and answers ended requests.
 
@@ -157,7 +168,6 @@ class Judge:
         self.frames: list[Frame] = []
         self.owed = 0
         self.owed_streams: dict[int, int] = {}
-        self._unsplit = b""
 
     def receive(self, octets: bytes) -> None:
         """Judge what the client sent. Whole gather lists only, so that the frames can be listed."""
@@ -166,8 +176,9 @@ class Judge:
                 self.frames.append(sent)
             elif sent.payload:
                 self.served.append((sent.stream_id, len(sent.payload)))
-        for event in self.h2.receive_data(octets):
-            self._take(event)
+        for part in _after_settings(octets):
+            for event in self.h2.receive_data(part):
+                self._take(event)
 
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
@@ -336,7 +347,3 @@ def jain(octets: Iterable[int]) -> float:
     """Return Jain's fairness index: 1.0 when all have the same."""
     values = list(octets)
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
-
-
-#: What a test may do to a judge between two steps.
-Act = Callable[[Judge], None]

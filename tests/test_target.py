@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpost import target
+from fastpost import media_types, target
 from fastpost.errors import UsageError
 from fastpost.target import parse
 
@@ -479,7 +479,7 @@ class TestFields:
         monkeypatch.setattr(mimetypes, "_db", None)
         monkeypatch.setattr(mimetypes, "types_map", dict(mimetypes.types_map))
         mimetypes.add_type("text/x-local-taste", ".unheard-of")
-        target._stdlib_types.cache_clear()
+        media_types._stdlib_types.cache_clear()
         assert labels(b"a.unheard-of") == ("application/octet-stream", None)
 
     def test_what_python_knows_is_known(self) -> None:

@@ -1,0 +1,58 @@
+# cython: language_level=3
+"""C interface of the send side."""
+
+from libc.stdint cimport int64_t, uint32_t
+
+from fastpost._gather cimport GatherList
+from fastpost._hpack cimport RequestEncoder
+from fastpost._scheduler cimport Scheduler
+from fastpost._table cimport Attempt, StreamTable
+
+
+cdef class SendSide:
+    # Parts, each owner of its state.
+    cdef RequestEncoder _encoder
+    cdef Scheduler _scheduler
+    cdef StreamTable _table
+    cdef readonly GatherList gather
+    # Work: not started, ended and not yet taken, waiting for its slices to leave.
+    cdef object _waiting
+    cdef list _finished
+    cdef list _parked
+    cdef dict _literals
+    # How it was asked to work.
+    cdef readonly int64_t concurrency
+    cdef bint _staged
+    cdef int64_t _gather_limit
+    # The peer's settings and the send side of the connection.
+    cdef bytearray _control
+    cdef bint _settled
+    cdef int64_t _initial_window_size
+    cdef readonly int64_t max_frame_size
+    cdef readonly int64_t max_concurrent_streams
+    cdef readonly int64_t send_window
+    cdef int64_t _largest_window
+    cdef int64_t _uncredited
+    cdef uint32_t _next_stream_id
+    cdef double _held_since
+    # What the connection reports.
+    cdef readonly bint draining
+    cdef readonly int64_t sent
+    cdef readonly double progressed
+
+    cdef int _open_window(self, int64_t octets) except -1
+    cdef bint _start(self, double now) except -1
+    cdef int _open_stream(self, Attempt attempt, double now) except -1
+    cdef bytes _encoded(self, tuple fields)
+    cdef int _write_headers(self, Attempt attempt, bytes literals) except -1
+    cdef int _write_split_headers(self, Attempt attempt, bytes block, int flags) except -1
+    cdef bint _serve(self, double now) except -1
+    cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
+    cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1
+    cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1
+    cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
+    cdef bint _hold(self, double now) noexcept
+    cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
+    cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
+    cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1
+    cdef int _close(self, Attempt attempt, object failure, double now) except -1

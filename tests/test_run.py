@@ -1,0 +1,843 @@
+"""One run: order, limits over all connections, and what follows each failure; every peer is in this process."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from h2_judge import DATA, GOAWAY, HEADERS, frame, goaway, number
+from in_process import (
+    LOOPS,
+    Raw,
+    Results,
+    batches,
+    contents,
+    drain,
+    drive,
+    files,
+    greet,
+    uploader,
+)
+from in_process import nothing_leaks as nothing_leaks
+from integration.scripted import Peer, Request, Script, ScriptedServer
+
+from fastpost.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    FastpostError,
+    NotHttp2,
+    NotProcessed,
+    ServerOverloaded,
+    TargetUnreachable,
+    UsageError,
+)
+from fastpost.sources import Batch, Upload
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
+FAREWELL_OF_NOBODY = 2**31 - 1
+
+
+async def run(url: str, uploads: list[Upload], results: Results | None = None, **options: Any) -> Any:
+    """Upload, and return the tally; each upload must have ended exactly once."""
+    results = Results() if results is None else results
+    client = uploader(url, **options)
+    await client.run(batches(uploads), results)
+    assert results.once(uploads)
+    tally = client.tally
+    assert tally.ok + tally.failed == tally.found == len(uploads)
+    assert tally.sent >= tally.payload + tally.wasted - sum(r.payload for r in results.all if r.failure)
+    return tally
+
+
+# --- the limit on streams -------------------------------------------------------------------------
+
+
+class Counting(Script):
+    """Holds all answers back until `at_least` requests are open; knows the most that ever were, in all."""
+
+    def __init__(self, at_least: int = 1) -> None:
+        self.open = 0
+        self.most = 0
+        self.largest: dict[int, int] = collections.defaultdict(int)
+        self._of: dict[int, int] = collections.defaultdict(int)
+        self._at_least = at_least
+        self._lock = threading.Lock()
+        self._held: list[tuple[Peer, Request]] = []
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        """Count it."""
+        with self._lock:
+            self.open += 1
+            self._of[peer.number] += 1
+            self.most = max(self.most, self.open)
+            self.largest[peer.number] = max(self.largest[peer.number], self._of[peer.number])
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Answer it."""
+        with self._lock:
+            self.open -= 1
+            self._of[peer.number] -= 1
+        peer.answer(request, 201)
+
+
+@LOOPS
+@pytest.mark.parametrize(("connections", "concurrency"), [(1, 7), (2, 7), (4, 8), (3, 3), (5, 2)])
+def test_concurrency_is_a_limit_over_all_connections(
+    tmp_path: Path, loop: str, connections: int, concurrency: int
+) -> None:
+    uploads = files(tmp_path, 300)
+    script = Counting()
+    with ScriptedServer(script) as server:
+        drive(run(server.url, uploads, connections=connections, concurrency=concurrency), loop)
+    assert script.most <= concurrency
+    assert server.connections == min(connections, concurrency)
+    assert server.bodies() == contents(uploads)
+
+
+class Together(Script):
+    """Answers nothing on its first `connections` until each has `share` requests: a limit too low would hang."""
+
+    def __init__(self, connections: int, share: int) -> None:
+        self._missing = connections * share
+        self._reached = threading.Event()
+        self._lock = threading.Lock()
+        self.most: dict[int, int] = collections.defaultdict(int)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Wait on the last request of the share for those of the other connections."""
+        self.most[peer.number] += 1
+        with self._lock:
+            self._missing -= 1
+            if self._missing == 0:
+                self._reached.set()
+        waiting = [other for other in peer.requests.values() if other.ended and "answered" not in other.fields]
+        if self._missing > 0 and len(waiting) < 3:
+            return
+        assert self._reached.wait(20)
+        for other in waiting:
+            other.fields["answered"] = "yes"
+            peer.answer(other, 201)
+
+
+def test_each_connection_gets_its_share(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 120)
+    with ScriptedServer(Together(4, 3)) as server:
+        tally = drive(run(server.url, uploads, connections=4, concurrency=12))
+    assert tally.ok == 120
+    assert tally.connections == server.connections == 4
+
+
+def test_concurrency_holds_while_a_connection_drains(tmp_path: Path) -> None:
+    """The server has promised what is open there, and that is as much work for it as ever."""
+    uploads = files(tmp_path, 40)
+    most = 0
+    lock = threading.Lock()
+    unanswered: set[Request] = set()
+    left: list[Request] = []
+
+    class Leaving(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            nonlocal most
+            with lock:
+                unanswered.add(request)
+                most = max(most, len(unanswered))
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number:
+                self._answer(peer, request)
+                return
+            left.append(request)
+            if len(left) == 4:
+                peer.goaway(max(peer.requests))
+                # One after the other, and what the client begins elsewhere meanwhile shows.
+                for one in left:
+                    self._answer(peer, one)
+                    peer.flush()
+
+        def _answer(self, peer: Peer, request: Request) -> None:
+            with lock:
+                unanswered.discard(request)
+            peer.answer(request, 201)
+
+    with ScriptedServer(Leaving()) as server:
+        tally = drive(run(server.url, uploads, concurrency=4))
+    assert tally.ok == 40
+    assert most <= 4
+    assert len(server.requests) == 40
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_no_new_stream_while_all_are_on_a_draining_connection(tmp_path: Path, concurrency: int) -> None:
+    """The draining connection answers once the new one has been asked for anything, or has proved that it is not."""
+    uploads = files(tmp_path, concurrency + 8)
+    early: list[str] = []
+    promised: list[Request] = []
+    drained = threading.Event()
+    second = threading.Event()
+
+    class Leaving(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number == 0:
+                promised.append(request)
+                if len(promised) == concurrency:
+                    peer.goaway(max(peer.requests))
+                    assert second.wait(20)
+                    drained.set()
+                    for one in promised:
+                        peer.answer(one, 201)
+                return
+            peer.answer(request, 201)
+
+        def requested(self, peer: Peer, request: Request) -> None:
+            if peer.number and not drained.is_set():
+                early.append(request.path)
+                second.set()
+
+    class Pinging(Peer):
+        """Lets the first connection go on when the second has answered PING: by then it would have had a request."""
+
+    with ScriptedServer(Leaving()) as server:
+        original = server._take
+
+        def take(peer: Peer, event: Any) -> None:
+            if peer.number and type(event).__name__ == "SettingsAcknowledged":
+                peer.h2.ping(b"anything")
+            if peer.number and type(event).__name__ == "PingAckReceived":
+                second.set()
+            original(peer, event)
+
+        server._take = take  # type: ignore[method-assign]
+        drive(run(server.url, uploads, concurrency=concurrency))
+    assert early == []
+
+
+def test_concurrency_holds_after_a_connection_was_lost(tmp_path: Path) -> None:
+    """The survivors took over its share; the connection in its place waits until they gave it back."""
+    uploads = files(tmp_path, 400)
+    lock = threading.Lock()
+    unanswered: set[Request] = set()
+    most = 0
+
+    class Losing(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            nonlocal most
+            with lock:
+                unanswered.add(request)
+                most = max(most, len(unanswered))
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number == 0 and len(peer.requests) > 20:
+                with lock:
+                    unanswered.difference_update(peer.requests.values())
+                peer.drop()
+            with lock:
+                unanswered.discard(request)
+            peer.answer(request, 201)
+
+    with ScriptedServer(Losing()) as server:
+        tally = drive(run(server.url, uploads, connections=3, concurrency=6))
+    assert tally.ok == 400
+    assert most <= 6
+    assert server.bodies() == contents(uploads)
+
+
+# --- GOAWAY ---------------------------------------------------------------------------------------
+
+
+class Every(Script):
+    """Ends each connection after so many requests, as nginx does with keepalive_requests.
+
+    Args:
+        requests: that are processed on one connection.
+        gently: promise what has arrived; else what came after the last one is left to be replayed.
+    """
+
+    def __init__(self, requests: int, gently: bool = False) -> None:
+        self._requests = requests
+        self._gently = gently
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        """Say goodbye."""
+        if len(peer.requests) == self._requests:
+            peer.goaway(request.stream_id)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Answer what was promised, and close after the last one."""
+        if len(peer.requests) < self._requests or request.stream_id <= sorted(peer.requests)[self._requests - 1]:
+            peer.answer(request, 201)
+
+
+@LOOPS
+@pytest.mark.parametrize("connections", [1, 3])
+def test_thousands_of_files_with_a_goaway_every_seven_requests(tmp_path: Path, loop: str, connections: int) -> None:
+    uploads = files(tmp_path, 2000)
+    with ScriptedServer(Every(7)) as server:
+        tally = drive(run(server.url, uploads, connections=connections, concurrency=7, retries=0), loop)
+    assert tally.ok == 2000
+    assert tally.retried == 0
+    assert server.bodies() == contents(uploads)
+
+
+def test_goaway_every_seven_requests_of_fifty(tmp_path: Path) -> None:
+    """Each connection does some work, so a file that was not reached yet has not used up its chances."""
+    uploads = files(tmp_path, 700)
+    with ScriptedServer(Every(7)) as server:
+        tally = drive(run(server.url, uploads, concurrency=50, retries=0))
+    assert tally.errors == {}
+    assert tally.ok == 700
+    assert server.bodies() == contents(uploads)
+
+
+def test_replays_keep_the_order_and_go_first(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 60)
+
+    class Leaving(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            if peer.number == 0 and len(peer.requests) == 10:
+                peer.goaway(0)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number:
+                peer.answer(request, 201)
+
+    with ScriptedServer(Leaving()) as server:
+        tally = drive(run(server.url, uploads, concurrency=10))
+    assert tally.replayed == 10
+    second = [request.path for request in server.requests if request.number == 1]
+    assert second == [f"/{upload.name.decode()}" for upload in uploads]
+
+
+def test_refused_streams_are_replayed_in_order(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 12)
+    refused: set[str] = set()
+
+    class Refusing(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            """All in one segment, when the last has come."""
+            if len(peer.requests) == 12:
+                for one in list(peer.requests.values()):
+                    refused.add(one.path)
+                    peer.reset(one, REFUSED_STREAM)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) > 12:
+                peer.answer(request, 201)
+
+    with ScriptedServer(Refusing()) as server:
+        drive(run(server.url, uploads, concurrency=12))
+    paths = [request.path for request in server.requests]
+    assert paths[12:] == paths[:12]
+
+
+def test_goaway_at_once_for_ever_ends(tmp_path: Path) -> None:
+    """A server that is going down says SETTINGS and GOAWAY to everyone; nothing hangs, and nobody is hammered."""
+    uploads = files(tmp_path, 5)
+
+    def leave(stream: socket.socket, _: int) -> None:
+        greet(stream, goaway(0))
+        drain(stream)
+
+    results = Results()
+    with Raw(leave) as server:
+        with contextlib.suppress(TargetUnreachable):
+            drive(run(server.url, uploads, results, retries=1))
+        assert server.connections < 100
+
+
+@LOOPS
+def test_goaway_behind_the_first_settings(tmp_path: Path, loop: str) -> None:
+    uploads = files(tmp_path, 30)
+    script = Script()
+    with ScriptedServer(script) as server:
+        original = ScriptedServer._serve
+
+        def serve(stream: Any, order: int) -> None:
+            if order:
+                original(server, stream, order)
+                return
+            with stream:
+                greet(stream, goaway(0))
+                drain(stream)
+
+        server._serve = serve  # type: ignore[method-assign]
+        tally = drive(run(server.url, uploads, retries=0), loop)
+    assert tally.ok == 30
+    assert server.bodies() == contents(uploads)
+
+
+@LOOPS
+def test_closed_behind_the_first_settings(tmp_path: Path, loop: str) -> None:
+    """The end of the connection comes while it is still being opened."""
+    uploads = files(tmp_path, 30)
+    with ScriptedServer() as server:
+        original = ScriptedServer._serve
+
+        def serve(stream: Any, order: int) -> None:
+            if order:
+                original(server, stream, order)
+                return
+            with stream:
+                greet(stream)
+                stream.shutdown(socket.SHUT_WR)
+                drain(stream)
+
+        server._serve = serve  # type: ignore[method-assign]
+        tally = drive(run(server.url, uploads), loop)
+    assert tally.ok == 30
+    assert server.bodies() == contents(uploads)
+
+
+def test_closed_behind_settings_for_ever_ends(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 5)
+
+    def close(stream: socket.socket, _: int) -> None:
+        greet(stream)
+        stream.shutdown(socket.SHUT_WR)
+        drain(stream)
+
+    with Raw(close) as server:
+        with contextlib.suppress(TargetUnreachable):
+            drive(run(server.url, uploads, retries=1))
+        assert server.connections < 100
+
+
+# --- easing ---------------------------------------------------------------------------------------
+
+
+class Calming(Script):
+    """Asks for calm once, when `streams` requests are open; by RST_STREAM or by GOAWAY."""
+
+    def __init__(self, streams: int, how: str) -> None:
+        self._streams = streams
+        self._how = how
+        self._asked = False
+        self._lock = threading.Lock()
+        self.unanswered: set[Request] = set()
+        self.most_after = 0
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        """Ask, or count."""
+        with self._lock:
+            self.unanswered.add(request)
+            if self._asked:
+                self.most_after = max(self.most_after, len(self.unanswered))
+        if not self._asked and len(peer.requests) == self._streams:
+            self._asked = True
+            if self._how == "goaway":
+                peer.goaway(0, ENHANCE_YOUR_CALM)
+                self.unanswered.clear()
+                return
+            if self._how == "farewell":
+                peer.goaway(max(peer.requests), ENHANCE_YOUR_CALM)
+                return
+            for one in list(peer.requests.values()):
+                peer.reset(one, ENHANCE_YOUR_CALM)
+                self.unanswered.discard(one)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Answer, but nothing before the question."""
+        if self._how == "goaway" and peer.number == 0:
+            return
+        if self._asked:
+            for one in list(peer.requests.values()):
+                if one in self.unanswered and one.ended:
+                    self.unanswered.discard(one)
+                    peer.answer(one, 201)
+
+
+@pytest.mark.parametrize("how", ["reset", "goaway", "farewell"])
+def test_calm_halves_the_streams(tmp_path: Path, how: str) -> None:
+    uploads = files(tmp_path, 60)
+    script = Calming(8, how)
+    with ScriptedServer(script) as server:
+        tally = drive(run(server.url, uploads, concurrency=8))
+    assert tally.ok == 60
+    assert server.bodies() == contents(uploads)
+    # "farewell" still has the first eight open.
+    assert script.most_after <= (8 if how == "farewell" else 4)
+    if how == "farewell":
+        later = [request for request in server.requests if request.number == 1]
+        assert len(later) == 52
+
+
+def test_calm_reaches_below_the_number_of_connections(tmp_path: Path) -> None:
+    """Half of two streams over two connections is one stream in all."""
+    uploads = files(tmp_path, 60)
+    calmed = threading.Event()
+    lock = threading.Lock()
+    unanswered: set[Request] = set()
+    over: list[int] = []
+
+    class Two(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            with lock:
+                unanswered.add(request)
+                if calmed.is_set() and request.number == 0 and len(peer.requests) > 12:
+                    over.append(len(unanswered))
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            with lock:
+                unanswered.discard(request)
+            if peer.number == 0 and len(peer.requests) == 5:
+                calmed.set()
+                peer.reset(request, ENHANCE_YOUR_CALM)
+                return
+            peer.answer(request, 201)
+
+    with ScriptedServer(Two()) as server:
+        tally = drive(run(server.url, uploads, concurrency=2, connections=2))
+    assert tally.ok == 60
+    assert all(count <= 1 for count in over)
+
+
+def test_calm_for_ever_gives_up_after_three(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 4)
+
+    class Calm(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            peer.reset(request, ENHANCE_YOUR_CALM)
+
+    results = Results()
+    with ScriptedServer(Calm()) as server:
+        tally = drive(run(server.url, uploads, results, retries=9))
+    assert tally.errors == {"ServerOverloaded": 4}
+    assert all(len(server.of(path)) == 4 for path in contents(uploads))
+    assert tally.retried == 12
+    assert all(isinstance(result.failure, ServerOverloaded) for result in results.all)
+
+
+def test_goaway_with_calm_loses_no_post(tmp_path: Path) -> None:
+    """Above last_stream_id nothing was processed, whatever the code: any method is sent again (RFC 9113 §8.7)."""
+    uploads = files(tmp_path, 20)
+    with ScriptedServer(Calming(8, "goaway")) as server:
+        tally = drive(run(server.url, uploads, concurrency=8, method="POST"))
+    assert tally.errors == {}
+    assert server.bodies() == contents(uploads)
+
+
+# --- connections that fail ------------------------------------------------------------------------
+
+
+class Dying(Script):
+    """Drops its first connections, each after so many complete requests; RST when abort."""
+
+    def __init__(self, connections: int, after: int, abort: bool = False) -> None:
+        self._connections = connections
+        self._after = after
+        self._abort = abort
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Answer or die."""
+        if peer.number < self._connections and len(peer.requests) > self._after:
+            peer.flush()
+            peer.drop(abort=self._abort)
+        peer.answer(request, 201)
+
+
+@LOOPS
+@pytest.mark.parametrize("abort", [False, True], ids=["fin", "rst"])
+@pytest.mark.parametrize("connections", [1, 4])
+def test_lost_connections_are_replaced(tmp_path: Path, loop: str, abort: bool, connections: int) -> None:
+    uploads = files(tmp_path, 200)
+    with ScriptedServer(Dying(4, 5, abort)) as server:
+        tally = drive(run(server.url, uploads, connections=connections, concurrency=8, retries=9), loop)
+    assert tally.ok == 200
+    assert tally.connections == server.connections
+    assert tally.retried >= 4
+    assert server.bodies() == contents(uploads)
+
+
+def test_post_is_sent_once(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 100)
+    results = Results()
+    with ScriptedServer(Dying(2, 10)) as server:
+        tally = drive(run(server.url, uploads, results, method="POST", concurrency=8))
+    assert set(tally.errors) == {"ConnectionLost"}
+    assert tally.retried == 0
+    assert 2 <= tally.failed <= 16
+    assert all(len(server.of(path)) <= 1 for path in contents(uploads))
+
+
+@pytest.mark.parametrize(
+    "options", [{"retry_post": True}, {"fields": (("Idempotency-Key", "a1"),)}], ids=["option", "key"]
+)
+def test_post_is_repeated_on_demand(tmp_path: Path, options: dict[str, Any]) -> None:
+    uploads = files(tmp_path, 100)
+    with ScriptedServer(Dying(2, 10)) as server:
+        tally = drive(run(server.url, uploads, method="POST", concurrency=8, retries=9, **options))
+    assert tally.ok == 100
+    assert server.bodies() == contents(uploads)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_budget_of_retries(tmp_path: Path, retries: int) -> None:
+    uploads = files(tmp_path, 6)
+
+    class Down(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 500, b"no")
+
+    with ScriptedServer(Down()) as server:
+        tally = drive(run(server.url, uploads, retries=retries))
+    assert tally.errors == {"HttpStatus": 6}
+    assert tally.retried == 6 * retries
+    assert tally.wasted == 600 * (retries + 1)
+    assert tally.payload == 0
+    assert {len(server.of(path)) for path in contents(uploads)} == {retries + 1}
+
+
+def test_no_time_for_retries(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 3)
+
+    class Down(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 503, retry_after="600")
+
+    with ScriptedServer(Down()) as server:
+        tally = drive(run(server.url, uploads, retry_max_time=5.0))
+    assert tally.errors == {"HttpStatus": 3}
+    assert tally.retried == 0
+    assert len(server.requests) == 3
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    results = Results()
+    with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
+        drive(run(f"http://127.0.0.1:{port}/", uploads, results, connections=3))
+    assert results.all == []
+
+
+def test_all_connections_refused_after_a_success(tmp_path: Path) -> None:
+    """Each file still gets its result, those included that the walk had not found yet."""
+    uploads = files(tmp_path, 3000)
+    ended: list[str] = []
+
+    class Last(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) > 100:
+                server._listener.shutdown(socket.SHUT_RDWR)
+                peer.flush()
+                peer.drop()
+            ended.append(request.path)
+            peer.answer(request, 201)
+
+    results = Results()
+    with ScriptedServer(Last()) as server:
+        tally = drive(run(server.url, uploads, results, retries=1))
+    assert tally.ok >= 100
+    assert set(tally.errors) <= {"ConnectFailed", "ConnectionLost"}
+    assert tally.errors["ConnectFailed"] > 2000
+    assert tally.connections == 1
+
+
+@LOOPS
+def test_server_restarts_on_the_same_port(tmp_path: Path, loop: str) -> None:
+    """Between the two it is refused, which the retries of connecting bridge."""
+    uploads = files(tmp_path, 300)
+    again: list[ScriptedServer] = []
+
+    class First(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) > 50:
+                listener = first._listener
+                port = listener.getsockname()[1]
+                listener.shutdown(socket.SHUT_RDWR)
+                listener.close()
+                second = ScriptedServer()
+                second._listener.close()
+                second._listener = socket.create_server(("127.0.0.1", port))
+                second.__enter__()
+                again.append(second)
+                peer.flush()
+                peer.drop()
+            peer.answer(request, 201)
+
+    with contextlib.ExitStack() as servers:
+        first = servers.enter_context(_Restarting(First()))
+        tally = drive(run(first.url, uploads, retries=9), loop)
+        for second in again:
+            servers.push(second)
+    assert tally.ok == 300
+    assert tally.connections == 2
+    bodies = first.bodies()
+    bodies.update(again[0].bodies())
+    assert bodies == contents(uploads)
+
+
+class _Restarting(ScriptedServer):
+    def __exit__(self, *error: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().__exit__(*error)
+
+
+def test_another_protocol_after_a_restart(tmp_path: Path) -> None:
+    """The port is taken by something else for a moment: it did speak HTTP/2 before, so it is asked again."""
+    uploads = files(tmp_path, 60)
+
+    class Once(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number == 0 and len(peer.requests) > 10:
+                peer.flush()
+                peer.drop()
+            peer.answer(request, 201)
+
+    with ScriptedServer(Once()) as server:
+        original = ScriptedServer._serve
+
+        def serve(stream: Any, order: int) -> None:
+            if order == 1:
+                with stream:
+                    stream.recv(65536)
+                    stream.sendall(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+                    drain(stream)
+            else:
+                original(server, stream, order)
+
+        server._serve = serve  # type: ignore[method-assign]
+        tally = drive(run(server.url, uploads))
+    assert tally.ok == 60
+    assert tally.connections == 2
+
+
+def test_one_of_the_connections_can_not_be_had(tmp_path: Path) -> None:
+    """The others carry on, and the run does not fail."""
+    uploads = files(tmp_path, 100)
+    with ScriptedServer() as server:
+        original = ScriptedServer._serve
+
+        def serve(stream: Any, order: int) -> None:
+            if order:
+                stream.close()
+            else:
+                original(server, stream, order)
+
+        server._serve = serve  # type: ignore[method-assign]
+        tally = drive(run(server.url, uploads, connections=2, concurrency=4))
+    assert tally.ok == 100
+    assert tally.connections == 1
+
+
+def test_answers_in_the_last_segment_count(tmp_path: Path) -> None:
+    """The server answers and closes at once: what it said before it closed is not lost."""
+    uploads = files(tmp_path, 5)
+
+    class Closing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len([one for one in peer.requests.values() if one.ended]) == 5:
+                for one in peer.requests.values():
+                    peer.answer(one, 201)
+                peer.flush()
+                peer.drop()
+
+    with ScriptedServer(Closing()) as server:
+        tally = drive(run(server.url, uploads, retries=0))
+    assert tally.ok == 5
+    assert server.connections == 1
+
+
+# --- who goes where -------------------------------------------------------------------------------
+
+
+def test_two_files_for_one_url(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 10)
+    twins = [Upload(upload.file, upload.name, upload.size) for upload in uploads[:3]]
+    results = Results()
+    with ScriptedServer() as server:
+        drive(_batched(server.url, [uploads, twins], results))
+    assert results.failures() == {"DuplicateTarget": 3}
+    assert all(result.started == 0.0 for result in results.all if result.failure)
+    assert len(server.requests) == 10
+    message = str(next(result.failure for result in results.all if result.failure))
+    assert server.url in message
+    assert "{path}" in message
+
+
+def test_base_names_meet_at_one_url(tmp_path: Path) -> None:
+    for name in "ab":
+        tmp_path.joinpath(name).mkdir()
+    uploads = [*files(tmp_path / "a", 3), *files(tmp_path / "b", 3)]
+    for upload, folder in zip(uploads, "aaabbb", strict=True):
+        upload.name = folder.encode() + b"/" + upload.name
+    results = Results()
+    with ScriptedServer() as server:
+        drive(_batched(server.url + "{name}", [uploads], results, distinct=True))
+    assert results.failures() == {"DuplicateTarget": 3}
+    assert len(server.requests) == 3
+
+
+def test_one_url_for_all(tmp_path: Path) -> None:
+    """Without a placeholder each file is meant for the same URL: nothing is a duplicate."""
+    uploads = files(tmp_path, 10)
+    with ScriptedServer() as server:
+        tally = drive(run(server.url + "inbox", uploads, method="POST"))
+    assert tally.ok == 10
+    assert [request.path for request in server.requests] == ["/inbox"] * 10
+
+
+def test_all_duplicates_open_no_connection(tmp_path: Path) -> None:
+    (upload,) = files(tmp_path, 1)
+    results = Results()
+    with ScriptedServer() as server:
+        drive(_batched(server.url, [[upload]] + [[upload] * 5] * 20, results))
+    assert results.failures() == {"DuplicateTarget": 100}
+    assert len(server.requests) == 1
+
+
+async def _batched(url: str, groups: list[list[Upload]], results: Results, distinct: bool = False) -> None:
+    def walk() -> Iterator[Batch]:
+        for group in groups:
+            batch = Batch()
+            batch.uploads = group
+            yield batch
+
+    await uploader(url).run(walk(), results, distinct=distinct)
+
+
+def test_a_name_that_no_url_can_have(tmp_path: Path) -> None:
+    """Batches may come from a program: what its names do to the run is an error, not a hang."""
+    uploads = files(tmp_path, 3)
+    uploads[1].name = b"../up"
+    with ScriptedServer() as server, pytest.raises(FastpostError):
+        drive(run(server.url, uploads))
+
+
+def test_files_that_fail_are_no_reason_to_stop(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 300)
+    for upload in itertools.islice(uploads, 0, None, 3):
+        Path(upload.file.decode()).unlink()
+    with ScriptedServer() as server:
+        tally = drive(run(server.url, uploads, concurrency=5))
+    assert tally.errors == {"FileVanished": 100}
+    assert tally.ok == len(server.requests) == 200
+
+
+def test_nothing_but_missing_files(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 1000)
+    for upload in uploads:
+        Path(upload.file.decode()).unlink()
+    with ScriptedServer() as server:
+        tally = drive(run(server.url, uploads))
+    assert tally.errors == {"FileVanished": 1000}
+    assert server.requests == []
+
+
+def test_streams_limited_by_the_server(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 100)
+    script = Counting()
+    with ScriptedServer(script, max_concurrent_streams=3) as server:
+        tally = drive(run(server.url, uploads, connections=2, concurrency=50))
+    assert tally.ok == 100
+    assert max(script.largest.values()) <= 3

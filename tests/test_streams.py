@@ -1,0 +1,947 @@
+"""The data plane: turns, windows, responses, resets, and files that change under it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from h2.settings import SettingCodes
+from h2_judge import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    LARGEST_WINDOW,
+    PADDED,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    Frame,
+    Judge,
+    Script,
+    Wire,
+    attempts,
+    frame,
+    goaway,
+    jain,
+    number,
+    rst_stream,
+    served_octets,
+    session,
+    settings_frame,
+    split,
+    window_update,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastpost.errors import (
+    ErrorCode,
+    FastpostError,
+    FileChanged,
+    FileUnreadable,
+    FileVanished,
+    HttpStatus,
+    Interrupted,
+    NotProcessed,
+    NotRegularFile,
+    ProtocolViolation,
+    ServerOverloaded,
+    StreamRefused,
+    StreamReset,
+)
+
+INITIAL, FRAME, STREAMS = (
+    SettingCodes.INITIAL_WINDOW_SIZE,
+    SettingCodes.MAX_FRAME_SIZE,
+    SettingCodes.MAX_CONCURRENT_STREAMS,
+)
+OPEN = {INITIAL: LARGEST_WINDOW}
+WIDE = LARGEST_WINDOW - 65535
+
+Files = Callable[..., list[Path]]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Return files of the asked sizes, with octets of their own; nobody may change them."""
+    folder = tmp_path_factory.mktemp("files")
+
+    def get(*sizes: int) -> list[Path]:
+        for size in set(sizes):
+            if not (folder / str(size)).exists():
+                (folder / str(size)).write_bytes(random.Random(size).randbytes(size))
+        return [folder / str(size) for size in sizes]
+
+    return get
+
+
+def kinds(frames: list[Frame]) -> list[tuple[int, int]]:
+    """Return (kind, stream_id) of frames."""
+    return [(one.kind, one.stream_id) for one in frames]
+
+
+def resets(frames: list[Frame]) -> list[tuple[int, int]]:
+    """Return (stream_id, error code) of the RST_STREAM frames."""
+    return [(one.stream_id, int.from_bytes(one.payload, "big")) for one in frames if one.kind == RST_STREAM]
+
+
+# --- the exact served order -----------------------------------------------------------------------
+
+
+def test_fair_order_of_several_sizes(files: Files) -> None:
+    script = Script(session(), OPEN, window=WIDE)
+    script.submit(files(10_000, 40_000, 20_000))
+    frames = script.take()
+    assert [one.stream_id for one in frames if one.kind == HEADERS] == [1, 3, 5]
+    assert served_octets(frames) == [(1, 10_000), (3, 16384), (5, 16384), (3, 16384), (5, 3616), (3, 7232)]
+    # HEADERS of all go before any DATA.
+    assert [one.kind for one in frames] == [HEADERS] * 3 + [DATA] * 6
+    script.close()
+
+
+def test_fifo_order_of_several_sizes(files: Files) -> None:
+    script = Script(session(fair=False), OPEN, window=WIDE)
+    script.submit(files(10_000, 40_000, 20_000))
+    assert served_octets(script.take()) == [(1, 10_000), (3, 16384), (3, 16384), (3, 7232), (5, 16384), (5, 3616)]
+    script.close()
+
+
+def test_fifo_goes_back_to_the_earliest_when_its_window_opens(files: Files) -> None:
+    script = Script(session(fair=False), {INITIAL: 10_000}, window=WIDE)
+    script.submit(files(40_000, 20_000, 5_000))
+    assert served_octets(script.take()) == [(1, 10_000), (3, 10_000), (5, 5_000)]
+    script.send(window_update(3, 10_000), window_update(1, 30_000))
+    assert served_octets(script.take()) == [(1, 16384), (1, 13616), (3, 10_000)]
+    script.close()
+
+
+def test_fifo_order_holds_for_mapped_files_under_a_scarce_window(files: Files) -> None:
+    """Regression: the tail of a mapped file waits for its slices to be sent, and later arrivals took its window."""
+    script = Script(session(fair=False, staged=False), OPEN)
+    script.submit(files(80_000, 80_001))
+    order = [stream_id for stream_id, _ in served_octets(script.take())]
+    for _ in range(4):
+        script.send(window_update(0, 32_768))
+        order += [stream_id for stream_id, _ in served_octets(script.take(at=script.now + 1))]
+    assert order == sorted(order)
+    assert set(order) == {1, 3}
+    script.close()
+
+
+def test_a_newcomer_is_served_within_one_round(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(500_000) * 3)
+    script.take()
+    script.submit(files(60_000))
+    script.send(window_update(0, 65535))
+    frames = script.take()
+    assert frames[0].kind == HEADERS
+    order = [stream_id for stream_id, _ in served_octets(frames)]
+    assert 7 in order
+    before = order[: order.index(7)]
+    assert all(before.count(stream_id) <= 2 for stream_id in (1, 3, 5)), "no second turn before the newcomer's first"
+    assert len(before) <= 4
+    script.close()
+
+
+def test_a_small_file_is_not_held_up_by_a_huge_one(files: Files) -> None:
+    script = Script(session(staged=False), OPEN, window=WIDE)
+    huge, small = files(8_000_000, 900)
+    script.submit([huge])
+    script.client.fill(script.now)
+    first = list(split(script.client.plane.take_octets(script.now)))
+    assert len(served_octets(first)) <= 70, "one gather list, not the file"
+    script.submit([small])
+    script.client.fill(script.now)
+    order = served_octets(list(split(script.client.plane.take_octets(script.now))))
+    assert order.index((3, 900)) <= 1
+    script.close()
+
+
+def test_a_blocked_stream_stops_nobody(files: Files) -> None:
+    script = Script(session(), {INITIAL: 20_000}, window=WIDE)
+    script.submit(files(60_000, 60_001, 60_002))
+    script.take()
+    script.send(window_update(3, 40_001))
+    assert {stream_id for stream_id, _ in served_octets(script.take())} == {3}
+    script.send(window_update(5, 16384), window_update(1, 16384))
+    assert served_octets(script.take()) == [(5, 16384), (1, 16384)]
+    script.close()
+
+
+# --- fairness under one scarce window -------------------------------------------------------------
+
+
+def crediting(pieces: list[int], streams_first: bool) -> Callable[[Judge, int], None]:
+    """Return a way to pay back: the connection in such pieces, in turn, and the streams in full, before or with it."""
+
+    def credit(judge: Judge, step: int) -> None:
+        if streams_first:
+            judge.credit(0)
+        judge.credit(pieces[step % len(pieces)], LARGEST_WINDOW)
+
+    return credit
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    streams=st.integers(2, 12),
+    pieces=st.lists(st.sampled_from([1, 100, 1000, 5000, 16384, 16385, 30_000, 65535]), min_size=1, max_size=5),
+    max_frame=st.sampled_from([16384, 20_000, 65536, 2**24 - 1]),
+    staged=st.booleans(),
+    streams_first=st.booleans(),
+    initial=st.sampled_from([65535, 2**20, LARGEST_WINDOW]),
+)
+def test_equal_streams_share_one_scarce_window(
+    files: Files, streams: int, pieces: list[int], max_frame: int, staged: bool, streams_first: bool, initial: int
+) -> None:
+    if max(pieces) < 1000:
+        pieces = [*pieces, 30_000]
+    size = 250_000
+    judge = Judge({INITIAL: initial, FRAME: max_frame})
+    wire = Wire(session(staged=staged), judge)
+    credit = crediting(pieces, streams_first)
+    (file,) = files(size)
+    wire.client.submit(attempts([file] * streams))
+    for step in range(200_000):
+        wire.step(credit=False)
+        credit(judge, step)
+        if len(wire.finished) == streams:
+            break
+    octets = dict.fromkeys(judge.requests, 0)
+    assert len(octets) == streams
+    quantum = min(max_frame, 65535)
+    level = False
+    for stream_id, served in judge.served:
+        octets[stream_id] += served
+        level = level or min(octets.values()) >= quantum * 63 // 64
+        if level:
+            assert jain(octets.values()) >= 0.99, octets
+    assert set(octets.values()) == {size}
+    assert all(attempt.ok for attempt in wire.finished)
+    assert len(set(judge.bodies().values())) == 1
+    wire.finished.clear()
+    wire.close()
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def test_nothing_on_a_window_of_zero(files: Files) -> None:
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(100, 0))
+    frames = script.take()
+    # An empty file needs no window: its HEADERS end the stream.
+    assert [(one.kind, one.flags & END_STREAM) for one in frames] == [(HEADERS, 0), (HEADERS, END_STREAM)]
+    assert not script.take(at=script.now + 60)
+    script.send(window_update(1, 1))
+    assert served_octets(script.take()) == [(1, 1)]
+    assert not script.take()
+    script.send(settings_frame({INITIAL: 98}))
+    assert served_octets(script.take()) == [(1, 98)]
+    script.send(window_update(1, 50))
+    last = script.take()[-1]
+    assert (last.kind, last.flags, len(last.payload)) == (DATA, END_STREAM, 1)
+    script.close()
+
+
+def test_settings_push_a_window_below_zero_and_restore_it(files: Files) -> None:
+    script = Script(session(), {INITIAL: 30_000}, window=WIDE)
+    script.submit(files(60_000))
+    assert sum(octets for _, octets in served_octets(script.take())) == 30_000
+    script.send(settings_frame({INITIAL: 10_000}))  # the stream's window: −20,000
+    assert not served_octets(script.take())
+    script.send(window_update(1, 20_000))  # 0
+    assert not served_octets(script.take())
+    script.send(window_update(1, 1))
+    assert served_octets(script.take()) == [(1, 1)]
+    script.send(settings_frame({INITIAL: 0}))
+    script.send(settings_frame({INITIAL: 10_000}))
+    assert not served_octets(script.take())
+    script.send(settings_frame({INITIAL: 30_000}))
+    assert sum(octets for _, octets in served_octets(script.take())) == 20_000
+    # SETTINGS never move the connection's window.
+    assert script.client.plane.send_window == LARGEST_WINDOW - 50_001
+    script.close()
+
+
+def test_a_stream_window_over_the_largest_ends_the_stream(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000})
+    script.submit(files(2000, 2001))
+    script.take()
+    script.send(window_update(1, LARGEST_WINDOW))  # 2³¹−1 exactly
+    assert sum(octets for _, octets in served_octets(script.take())) == 1000
+    script.send(window_update(3, LARGEST_WINDOW), window_update(3, 1))
+    assert resets(script.take()) == [(3, ErrorCode.FLOW_CONTROL_ERROR)]
+    assert isinstance(script.ends()[b"/1"].failure, ProtocolViolation)
+    script.send(script.response(1))
+    assert script.ends()[b"/0"].ok
+    script.close()
+
+
+@pytest.mark.parametrize(
+    ("octets", "code"),
+    [
+        (window_update(0, LARGEST_WINDOW), ErrorCode.FLOW_CONTROL_ERROR),
+        (window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
+        (settings_frame({INITIAL: LARGEST_WINDOW}) + window_update(1, 0), None),
+        (window_update(1, 100) + settings_frame({INITIAL: LARGEST_WINDOW}), ErrorCode.FLOW_CONTROL_ERROR),
+    ],
+)
+def test_window_violations(files: Files, octets: bytes, code: ErrorCode | None) -> None:
+    script = Script(session(), {INITIAL: 50})
+    script.submit(files(100))
+    script.client.fill(script.now)
+    script.send(octets)
+    failure = script.client.failure
+    if code is None:
+        assert failure is None
+        assert resets(script.take()) == [(1, ErrorCode.PROTOCOL_ERROR)]
+    else:
+        assert isinstance(failure, ProtocolViolation)
+        assert failure.error_code == code
+    script.close()
+
+
+def test_max_frame_size_raised_and_lowered_midway(files: Files) -> None:
+    script = Script(session(staged=False), {INITIAL: 0}, window=WIDE)
+    script.submit(files(1_000_000))
+    script.take()
+    largest = []
+    for size in (16384, 65536, 2**24 - 1, 20_000, 16384):
+        script.send(settings_frame({FRAME: size}), window_update(1, 150_000))
+        served = served_octets(script.take(at=script.now + 1))
+        largest.append(max(octets for _, octets in served))
+        assert largest[-1] <= size
+    assert largest == [16384, 65536, 65536, 20_000, 16384]
+    script.close()
+
+
+# --- crumbs ---------------------------------------------------------------------------------------
+
+
+def holding(files: Files, *sizes: int) -> Script:
+    """Return a connection whose window has 1,000 octets left and on which octets are in flight."""
+    script = Script(session(), OPEN)
+    script.submit(files(*sizes))
+    script.take(at=10.0)
+    script.send(window_update(0, 1000))
+    return script
+
+
+def test_crumbs_wait_for_more(files: Files) -> None:
+    script = holding(files, 100_000)
+    assert not script.take()
+    assert script.client.plane.wake_at == pytest.approx(10.005)
+    assert not script.take(at=10.004)
+    script.send(window_update(0, 20_000))
+    assert script.client.plane.wake_at == 0.0
+    assert sum(octets for _, octets in served_octets(script.take())) == 21_000
+    script.close()
+
+
+def test_crumbs_are_sent_after_5_ms(files: Files) -> None:
+    script = holding(files, 100_000)
+    assert not script.take()
+    assert served_octets(script.take(at=10.0051)) == [(1, 1000)]
+    assert script.client.plane.wake_at == 0.0
+    script.close()
+
+
+def test_crumbs_that_end_the_stream_are_not_held(files: Files) -> None:
+    script = holding(files, 66_000)
+    assert served_octets(script.take()) == [(1, 465)]
+    script.close()
+
+
+def test_crumbs_are_not_held_when_nothing_is_in_flight(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(65_035))
+    script.take()
+    script.send(window_update(0, 65_035), script.response(1))
+    # All is credited: no WINDOW_UPDATE is due, and who waited for one would wait for ever.
+    script.submit(files(200_000))
+    assert sum(octets for _, octets in served_octets(script.take())) == 65_535
+    script.send(window_update(0, 65_535 + 100))
+    script.take(at=20.0)
+    script.take(at=21.0)
+    assert script.client.plane.send_window == 0
+    script.close()
+
+
+def test_a_trickle_of_credit_does_not_make_crumbs_wait_longer(files: Files) -> None:
+    """Regression: each WINDOW_UPDATE, were it of one octet, began the hold anew."""
+    script = holding(files, 100_000)
+    assert not script.take()
+    for _ in range(3):
+        script.now += 0.0015
+        script.send(window_update(0, 1))
+        assert not script.take()
+    assert served_octets(script.take(at=10.0051)) == [(1, 1003)]
+    script.close()
+
+
+def test_no_hold_outlives_its_stream(files: Files) -> None:
+    """Regression: a stale hold made the connection wake up again and again, without a pause."""
+    script = holding(files, 100_000)
+    assert not script.take()
+    script.send(rst_stream(1, ErrorCode.CANCEL))
+    script.take()
+    assert script.client.plane.wake_at == 0.0
+    script.close()
+
+
+def test_a_second_hold_is_as_long_as_the_first(files: Files) -> None:
+    """Regression: the time of a hold that nothing ended counted for the next one."""
+    script = holding(files, 100_000)
+    assert not script.take()
+    script.send(script.response(1))
+    assert resets(script.take(at=10.001)) == [(1, ErrorCode.CANCEL)]
+    script.submit(files(100_000))
+    assert not served_octets(script.take(at=11.0))
+    assert script.client.plane.wake_at == pytest.approx(11.005)
+    script.close()
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def test_max_concurrent_streams_falls_to_zero_and_rises(files: Files) -> None:
+    script = Script(session(concurrency=3), OPEN, window=WIDE)
+    script.submit(files(10, 11, 12, 13, 14))
+    assert [stream_id for kind, stream_id in kinds(script.take()) if kind == HEADERS] == [1, 3, 5]
+    script.send(settings_frame({STREAMS: 0}), script.response(1), script.response(3), script.response(5))
+    assert not [kind for kind, _ in kinds(script.take()) if kind == HEADERS]
+    assert script.client.plane.waiting == 2
+    script.send(settings_frame({STREAMS: 1}))
+    assert [stream_id for kind, stream_id in kinds(script.take()) if kind == HEADERS] == [7]
+    script.send(script.response(7))
+    assert [stream_id for kind, stream_id in kinds(script.take()) if kind == HEADERS] == [9]
+    script.send(script.response(9))
+    assert [attempt.ok for attempt in script.ends().values()] == [True] * 5
+    script.close()
+
+
+def test_concurrency_can_be_lowered(files: Files) -> None:
+    script = Script(session(concurrency=4), OPEN, window=WIDE)
+    script.submit(files(10, 11, 12, 13, 14))
+    script.client.plane.limit_concurrency(2)
+    assert script.client.plane.stream_limit == 2
+    assert len([kind for kind, _ in kinds(script.take()) if kind == HEADERS]) == 2
+    script.close()
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_long_path_goes_on_in_continuation(files: Files, size: int) -> None:
+    judge = Judge()
+    wire = Wire(session(), judge)
+    (attempt,) = attempts(files(size))
+    path = b"/" + b"long" * 9_000
+    longer = type(attempt)(None, attempt.file, path)
+    wire.client.submit([longer, attempt])
+    wire.run()
+    assert judge.requests[1].fields[b":path"] == path
+    sent = [one for one in judge.frames if one.stream_id == 1]
+    assert [one.kind for one in sent] == [HEADERS, CONTINUATION, CONTINUATION]
+    assert [one.flags & END_HEADERS for one in sent] == [0, 0, END_HEADERS]
+    assert all(len(one.payload) <= 16384 for one in sent)
+    assert [one.ok for one in wire.finished] == [True, True]
+    wire.finished.clear()
+    wire.close()
+
+
+# --- responses ------------------------------------------------------------------------------------
+
+
+def uploading(files: Files, size: int = 100, **options: bool | int) -> Script:
+    """Return a connection on which one upload is sent, and a second that must stay unharmed."""
+    script = Script(session(**options), OPEN, window=WIDE)  # type: ignore[arg-type]
+    script.submit(files(size, 7))
+    script.take()
+    return script
+
+
+def unharmed(script: Script) -> FastpostError | None:
+    """End the second upload and the connection; returns how the first one failed."""
+    assert script.client.failure is None
+    script.send(script.response(3))
+    ends = script.ends()
+    assert ends[b"/1"].ok
+    script.close()
+    return ends[b"/0"].failure
+
+
+def test_interim_responses_before_the_final_one(files: Files) -> None:
+    script = uploading(files)
+    script.send(
+        script.response(1, b"100", end_stream=False),
+        script.response(1, b"103", (b"link", b"</a>"), end_stream=False),
+        script.response(1, b"204"),
+    )
+    assert script.ends()[b"/0"].status == 204
+    assert unharmed(script) is None
+
+
+def test_padding_trailers_priority_and_unknown_frames(files: Files) -> None:
+    script = uploading(files, keep_responses=True)
+    block = script.block((b":status", b"200"), (b"server", b"padded"))
+    script.send(
+        frame(0x17, 0xFF, 1, b"unknown"),
+        frame(0x17, 0xFF, 0, b"unknown"),
+        frame(2, 0, 1, bytes(5)),
+        frame(2, 0, 99, bytes(5)),
+        frame(HEADERS, END_HEADERS | PADDED | 0x20, 1, b"\x03" + bytes(5) + block + bytes(3)),
+        frame(DATA, PADDED, 1, b"\x02oc" + bytes(2)),
+        frame(DATA, PADDED, 1, b"\x00"),
+        frame(DATA, 0, 1, b"tets"),
+        frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, b"\x00" + script.block((b"checksum", b"1"))),
+    )
+    attempt = script.ends()[b"/0"]
+    assert (attempt.status, attempt.body, attempt.fields) == (200, b"octets", [(b"server", b"padded")])
+    assert unharmed(script) is None
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 0, 1], [0, 200]])
+def test_field_blocks_in_pieces(files: Files, sizes: list[int]) -> None:
+    script = uploading(files, keep_responses=True)
+    fields = [(b"server", b"pieces"), (b"x-long", b"v" * 300)]
+    block = script.block((b":status", b"200"), *fields)
+    pieces, at = [], 0
+    while at < len(block):
+        size = sizes[len(pieces) % len(sizes)]
+        pieces.append(block[at : at + size])
+        at += size
+    script.send(frame(HEADERS, END_STREAM, 1, b""))
+    for piece in pieces[:-1]:
+        script.send(frame(CONTINUATION, 0, 1, piece))
+    script.send(frame(CONTINUATION, END_HEADERS, 1, pieces[-1]))
+    assert script.ends()[b"/0"].fields == fields
+    assert unharmed(script) is None
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 16393])
+def test_a_long_body_is_credited_and_dropped(files: Files, chunk: int) -> None:
+    """Ten MB flow through windows of 64 KiB, also padded, also on a stream that is over."""
+    script = uploading(files)
+    script.send(script.response(1, b"500", end_stream=False))
+    total = 10_000_000 if chunk != 1 else 200_000
+    connection, stream, sent = 65535, 65535, 0
+    while sent < total:
+        size = min(16384, connection, stream)
+        assert size > 0, "the session forgot to credit"
+        script.send(frame(DATA, PADDED, 1, b"\x09" + bytes(size - 10) + bytes(9)), chunk=chunk)
+        connection, stream, sent = connection - size, stream - size, sent + size
+        for one in script.take():
+            assert one.kind == WINDOW_UPDATE
+            connection += int.from_bytes(one.payload, "big") if one.stream_id == 0 else 0
+            stream += int.from_bytes(one.payload, "big") if one.stream_id == 1 else 0
+        assert max(connection, stream) <= 65535
+    script.send(frame(DATA, END_STREAM, 1))
+    attempt = script.ends()[b"/0"]
+    assert (attempt.status, attempt.body) == (500, bytes(1024))
+    # The stream is over, the connection's window is still kept up.
+    for _ in range(10):
+        script.send(frame(DATA, 0, 1, bytes(16384)))
+        script.take()
+    assert isinstance(unharmed(script), HttpStatus)
+
+
+def test_a_kept_body_ends_at_its_limit(files: Files) -> None:
+    script = uploading(files, keep_responses=True, body_limit=10)
+    script.send(script.response(1, b"200", end_stream=False), frame(DATA, 0, 1, b"123456"))
+    script.send(frame(DATA, END_STREAM, 1, b"7890abc"))
+    assert script.ends()[b"/0"].body == b"1234567890"
+    assert unharmed(script) is None
+
+
+@pytest.mark.parametrize("status", [b"300", b"308", b"404", b"503"])
+def test_other_statuses_are_failures_with_their_fields(files: Files, status: bytes) -> None:
+    script = uploading(files)
+    fields = [(b"retry-after", b"7"), (b"location", b"/elsewhere")]
+    script.send(script.response(1, status, *fields, end_stream=False), frame(DATA, END_STREAM, 1, b"why\n"))
+    attempt = script.ends()[b"/0"]
+    assert (attempt.fields, attempt.body, attempt.ok) == (fields, b"why\n", False)
+    failure = unharmed(script)
+    assert isinstance(failure, HttpStatus)
+    assert (failure.status, failure.retry_after) == (int(status), "7")
+    assert failure.reason == ("redirected to /elsewhere" if status < b"400" else "why")
+
+
+def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREAM) -> Callable[[Script], bytes]:
+    return lambda script: frame(HEADERS, flags, 1, script.block(*fields))
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        malformed((b"server", b"no status")),
+        malformed((b":status", b"20")),
+        malformed((b":status", b"abc")),
+        malformed((b":status", b"200"), (b":status", b"200")),
+        malformed((b":status", b"200"), (b":path", b"/")),
+        malformed((b"server", b"x"), (b":status", b"200")),
+        malformed((b":status", b"200"), (b"Upper", b"case")),
+        malformed((b":status", b"200"), (b"connection", b"close")),
+        malformed((b":status", b"200"), (b"x", b"a\r\nb")),
+        malformed((b":status", b"100")),  # with END_STREAM
+        malformed((b":status", b"101"), flags=END_HEADERS),
+        lambda script: frame(DATA, 0, 1, b"before HEADERS"),
+        lambda script: frame(DATA, END_STREAM, 1),
+        lambda script: script.response(1, end_stream=False) + frame(HEADERS, END_HEADERS, 1, script.block((b"a", b"b"))),
+        lambda script: script.response(1, end_stream=False) + script.response(1),
+        lambda script: window_update(1, 0),
+    ],
+)
+@pytest.mark.parametrize("size", [100, 9_000_000])
+def test_malformed_responses_end_their_stream_alone(
+    files: Files, octets: Callable[[Script], bytes], size: int
+) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(size, 7))
+    script.take()
+    script.send(octets(script))
+    assert resets(script.take()) == [(1, ErrorCode.PROTOCOL_ERROR)]
+    failure = unharmed(script)
+    assert isinstance(failure, ProtocolViolation)
+    assert failure.error_code == ErrorCode.PROTOCOL_ERROR
+
+
+# --- early ends -----------------------------------------------------------------------------------
+
+
+def halfway(files: Files, **options: bool) -> Script:
+    """Return a connection on which half of an upload is sent, and a second that must stay unharmed."""
+    script = Script(session(**options), {INITIAL: 100_000}, window=WIDE)
+    script.submit(files(200_000, 7))
+    script.take()
+    return script
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("status", [b"200", b"401", b"413"])
+def test_an_early_response_is_the_result(files: Files, status: bytes, staged: bool) -> None:
+    script = halfway(files, staged=staged)
+    script.send(script.response(1, status, end_stream=False), frame(DATA, END_STREAM, 1, b"enough"))
+    # The body isn't sent on, and the server is told so.
+    assert resets(script.take()) == [(1, ErrorCode.CANCEL)]
+    script.send(rst_stream(1, ErrorCode.NO_ERROR))
+    attempt = script.ends()[b"/0"]
+    assert attempt.status == int(status)
+    assert 0 < attempt.payload < attempt.size
+    failure = unharmed(script)
+    assert (failure is None) == (status == b"200")
+
+
+def test_an_early_response_with_no_error(files: Files) -> None:
+    script = halfway(files)
+    script.send(script.response(1, b"200"), rst_stream(1, ErrorCode.NO_ERROR))
+    assert not served_octets(script.take())
+    assert script.ends()[b"/0"].ok
+    assert unharmed(script) is None
+
+
+def test_an_early_response_without_its_end_lets_the_body_go_on(files: Files) -> None:
+    script = halfway(files)
+    script.send(script.response(1, b"200", end_stream=False), window_update(1, 100_000))
+    assert sum(octets for stream_id, octets in served_octets(script.take()) if stream_id == 1) == 100_000
+    script.send(frame(DATA, END_STREAM, 1))
+    assert script.ends()[b"/0"].payload == 200_000
+    assert not resets(script.take())
+    assert unharmed(script) is None
+
+
+@pytest.mark.parametrize("code", [*ErrorCode, 0xFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("responded", [False, True])
+def test_every_reset_code(files: Files, code: int, responded: bool) -> None:
+    script = halfway(files)
+    if responded:
+        script.send(script.response(1, b"200", end_stream=False))
+    script.send(rst_stream(1, code))
+    assert not kinds(script.take()), "no RST_STREAM answers one, and no DATA follows"
+    failure = unharmed(script)
+    if code == ErrorCode.REFUSED_STREAM:
+        assert isinstance(failure, StreamRefused)
+    elif code == ErrorCode.ENHANCE_YOUR_CALM:
+        assert isinstance(failure, ServerOverloaded)
+    else:
+        assert isinstance(failure, StreamReset)
+        assert failure.error_code == code
+
+
+def test_frames_on_closed_streams_are_ignored_but_decoded(files: Files) -> None:
+    script = halfway(files)
+    script.send(rst_stream(1, ErrorCode.CANCEL))
+    script.send(
+        # It enters the dynamic table: a session that skipped the block could not read the next response.
+        script.response(1, b"200", (b"x-first", b"value"), end_stream=False),
+        frame(DATA, 0, 1, b"late"),
+        frame(DATA, END_STREAM, 1, b"later"),
+        window_update(1, 10),
+        window_update(1, LARGEST_WINDOW),
+        rst_stream(1, ErrorCode.NO_ERROR),
+        frame(2, 0, 1, bytes(5)),
+        script.response(1, b"404", (b"x-first", b"value")),
+        script.response(3, b"404", (b"x-first", b"value"), end_stream=True),
+    )
+    assert not kinds(script.take())
+    assert script.ends()[b"/1"].fields == [(b"x-first", b"value")]
+    assert len(script.ends()) == 2
+    script.close()
+
+
+# --- GOAWAY ---------------------------------------------------------------------------------------
+
+
+def test_goaway_in_two_steps(files: Files) -> None:
+    script = Script(session(concurrency=2), {INITIAL: 1000}, window=WIDE)
+    submitted = script.submit(files(1500, 1501, 1502, 1503))
+    script.take()
+    script.send(goaway(LARGEST_WINDOW))
+    assert script.client.plane.draining
+    assert [attempt.path for attempt in script.client.take_unsent()] == [b"/2", b"/3"]
+    assert all(attempt.started == 0.0 for attempt in submitted[2:])
+    script.send(goaway(1))
+    # Stream 3 is replayed elsewhere, stream 1 goes on, and so does the connection.
+    assert isinstance(script.ends()[b"/1"].failure, NotProcessed)
+    script.send(window_update(1, 1000), frame(6, 0, 0, b"8 octets"), settings_frame({FRAME: 20_000}))
+    assert {kind for kind, _ in kinds(script.take())} == {DATA, 4, 6}
+    script.send(script.response(1))
+    assert script.ends()[b"/0"].ok
+    assert script.client.plane.open_streams == 0
+    del submitted
+    script.close()
+
+
+def test_goaway_below_a_stream_in_the_middle_of_its_body(files: Files) -> None:
+    script = halfway(files, staged=False)
+    script.client.fill(script.now)
+    script.send(goaway(0, ErrorCode.NO_ERROR), window_update(1, 100_000))
+    assert not served_octets(script.take())
+    assert {type(attempt.failure) for attempt in script.ends().values()} == {NotProcessed}
+    script.close()
+
+
+def test_goaway_enhance_your_calm(files: Files) -> None:
+    script = halfway(files)
+    script.send(goaway(0, ErrorCode.ENHANCE_YOUR_CALM))
+    assert script.client.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM
+    assert {type(attempt.failure) for attempt in script.ends().values()} == {ServerOverloaded}
+    script.close()
+
+
+def test_goaway_names_its_last_stream_as_processed(files: Files) -> None:
+    script = halfway(files)
+    script.send(goaway(3))
+    assert not script.finished
+    script.send(script.response(1))
+    assert unharmed(script) is None
+
+
+def test_what_is_submitted_while_draining_comes_back(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.client.plane.drain()
+    submitted = script.submit(files(10, 11))
+    assert not script.take()
+    assert script.client.take_unsent() == submitted
+    assert script.client.take_unsent() == []
+    del submitted
+    script.close()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_opened_fail_alone(files: Files, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    bad = [tmp_path / "vanished", tmp_path / "fifo", tmp_path, Path("/dev/null")]
+    script = Script(session(concurrency=1), OPEN)
+    script.submit([*bad, *files(10)])
+    # They take no stream: the good one is the first on the wire, in the same turn.
+    assert kinds(script.take()) == [(HEADERS, 1), (DATA, 1)]
+    failures = [script.ends()[b"/%d" % index].failure for index in range(4)]
+    assert [type(failure) for failure in failures] == [FileVanished, NotRegularFile, NotRegularFile, NotRegularFile]
+    script.send(script.response(1))
+    assert script.ends()[b"/4"].ok
+    script.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "secret").chmod(0)
+    script = Script(session(), OPEN)
+    script.submit([tmp_path / "secret"])
+    script.take()
+    assert isinstance(script.ends()[b"/0"].failure, FileUnreadable)
+    script.close()
+
+
+def test_a_file_that_shrank_to_nothing_ends_its_stream(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(50_000))
+    script = Script(session(), {INITIAL: 10_000})
+    script.submit([tmp_path / "file"])
+    script.take()
+    os.truncate(tmp_path / "file", 0)
+    script.send(window_update(1, 40_000))
+    # The RST_STREAM is all there is to send. Regression: it waited for whatever came next.
+    assert resets(script.take()) == [(1, ErrorCode.CANCEL)]
+    assert isinstance(script.ends()[b"/0"].failure, FileChanged)
+    script.close()
+
+
+def grow(file: Path) -> None:
+    with file.open("ab") as appending:
+        appending.write(b"more")
+
+
+def touch(file: Path) -> None:
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+
+
+def shrink(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("size", [30_000, 65_537, 300_000])
+@pytest.mark.parametrize("change", [grow, touch, shrink])
+def test_a_file_that_changes_is_never_a_complete_upload(
+    files: Files, tmp_path: Path, change: Callable[[Path], None], size: int, staged: bool
+) -> None:
+    file = tmp_path / "changing"
+    file.write_bytes(bytes(size))
+    judge = Judge({INITIAL: 20_000})
+    wire = Wire(session(staged=staged), judge)
+    wire.client.submit(attempts([file, *files(50_000)]))
+    wire.step()
+    change(file)
+    wire.run()
+    assert judge.requests[1].reset == ErrorCode.CANCEL
+    assert not judge.requests[1].ended
+    ends = {attempt.path: attempt for attempt in wire.finished}
+    assert isinstance(ends[b"/0"].failure, FileChanged)
+    assert ends[b"/1"].ok
+    assert judge.bodies() == {b"/1": files(50_000)[0].read_bytes()}
+    wire.finished.clear()
+    ends.clear()
+    wire.close()
+
+
+def test_a_removed_file_still_goes_up(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(octets := random.Random(1).randbytes(200_000))
+    judge = Judge()
+    wire = Wire(session(staged=False), judge)
+    wire.client.submit(attempts([file]))
+    wire.step()
+    file.unlink()
+    wire.run()
+    assert judge.bodies() == {b"/0": octets}
+    wire.finished.clear()
+    wire.close()
+
+
+def test_the_last_check_comes_after_the_last_slice_was_sent(tmp_path: Path) -> None:
+    """END_STREAM of a mapped file never lies in one gather list with slices that the kernel has yet to read."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(100_000))
+    script = Script(session(staged=False), OPEN, window=WIDE)
+    script.submit([file])
+    client = script.client
+    client.fill(1.0)
+    frames = list(split(client.plane.take_octets(1.0)))
+    assert not any(one.flags & END_STREAM for one in frames)
+    touch(file)
+    assert client.fill(1.0)
+    assert resets(list(split(client.plane.take_octets(1.0)))) == [(1, ErrorCode.CANCEL)]
+    script.take()
+    assert isinstance(script.ends()[b"/0"].failure, FileChanged)
+    script.close()
+
+
+# --- cancel, stall, loss --------------------------------------------------------------------------
+
+
+def test_cancel_resets_one_stream(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000}, window=WIDE)
+    first, second = script.submit(files(2000, 2001))
+    script.take()
+    script.client.plane.cancel(first, Interrupted("stopped"), script.now)
+    script.client.plane.cancel(first, Interrupted("stopped"), script.now)
+    script.send(window_update(1, 1000), window_update(3, 1001))
+    assert kinds(script.take()) == [(RST_STREAM, 1), (DATA, 3)]
+    script.send(script.response(3))
+    script.client.plane.cancel(second, Interrupted("too late"), script.now)
+    assert not script.take()
+    assert [(attempt.path, attempt.ok) for attempt in script.finished] == [(b"/0", False), (b"/1", True)]
+    del first, second
+    script.close()
+
+
+def test_who_has_stalled(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000}, window=0)
+    script.submit(files(2000, 500))
+    script.take(at=10.0)
+    plane = script.client.plane
+    assert plane.stalled(69.9, 60.0) == []
+    # One waits for its window, the other for its response.
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/0", b"/1"]
+    script.now = 65.0
+    script.send(window_update(1, 100))
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/1"]
+    script.close()
+
+
+def test_waiting_for_a_turn_is_no_stall(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(60_000, 200_000, 200_001))
+    script.take(at=10.0)
+    script.now = 80.0
+    script.send(window_update(0, 100))
+    assert script.client.plane.stalled(80.0, 60.0) == [] or all(
+        attempt.size == 60_000 for attempt in script.client.plane.stalled(80.0, 60.0)
+    )
+    script.close()
+
+
+def test_every_attempt_comes_out_once_when_the_connection_is_lost(files: Files) -> None:
+    script = Script(session(concurrency=3), {INITIAL: 100}, window=WIDE)
+    submitted = script.submit(files(50, 200, 300, 400, 500))
+    script.take()
+    script.send(script.response(1))
+    script.client.fill(script.now)
+    failure = Interrupted("lost")
+    script.client.lose(failure, 3.0)
+    script.client.lose(failure, 4.0)
+    finished = script.finished + script.client.take_finished()
+    unsent = script.client.take_unsent()
+    assert sorted(attempt.path for attempt in finished + unsent) == [attempt.path for attempt in submitted]
+    assert [attempt.path for attempt in unsent] == [b"/4"]
+    assert not script.client.fill(5.0) or not served_octets(script.take())
+    del submitted, finished, unsent
+    script.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_open_descriptors() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_octet_windows_and_numbers(files: Files) -> None:
+    judge = Judge({INITIAL: 1})
+    wire = Wire(session(), judge)
+    wire.client.submit(attempts(files(5, 3)))
+    wire.run()
+    assert [octets for _, octets in judge.served] == [1] * 8
+    assert all(attempt.payload == attempt.size for attempt in wire.finished)
+    assert all(attempt.latency > 0 for attempt in wire.finished)
+    assert number(1) == b"\0\0\0\1"
+    wire.finished.clear()
+    wire.close()
