@@ -72,9 +72,10 @@ cdef class GatherList:
 
     cdef bint has_room(self, Py_ssize_t octets) noexcept:
         """True when `reserve(octets)` and one slice fit. An empty list has room for anything: its arena grows."""
-        if self._count + 2 >= _SLOTS:
-            return False
-        return self._arena_used + octets <= self._arena_size or self.pending == 0
+        if self.pending == 0:
+            # Whatever the indices of the list before still say.
+            return True
+        return self._count + 2 < _SLOTS and self._arena_used + octets <= self._arena_size
 
     cdef uint8_t* reserve(self, Py_ssize_t octets) except NULL:
         """Return where the next arena octets go. Call `has_room` first. Raises MemoryError, BufferError."""

@@ -41,6 +41,7 @@ cdef class SendSide:
     cdef readonly double progressed
 
     cdef int _open_window(self, int64_t octets) except -1
+    cdef int _gather_control(self) except -1
     cdef bint _start(self, double now) except -1
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef bytes _encoded(self, tuple fields)

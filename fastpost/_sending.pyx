@@ -8,7 +8,7 @@ negative after SETTINGS; such a stream leaves the scheduler's ring and sends not
 
 import collections
 
-from libc.errno cimport EFAULT
+from libc.errno cimport EFAULT, EMFILE, ENFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
@@ -36,6 +36,10 @@ cdef enum:
     _MIN_TAIL = 4096
     # A connection window that never was above this is scarce: many streams wait for it.
     _SCARCE = 1048576
+    # How opening a file ended.
+    _FAILED = 0
+    _OPENED = 1
+    _NO_DESCRIPTOR = 2
     # Distinct sets of request fields (content types) that are kept encoded.
     _MAX_LITERALS = 1024
 
@@ -210,7 +214,9 @@ cdef class SendSide:
         if self.send_window > MAX_WINDOW:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "a connection window over 2^31-1")
         self._uncredited = max(self._uncredited - octets, 0)
-        self._held_since = 0.0
+        if self.send_window >= self._scheduler.quantum // 4:
+            # No crumbs any more; a trickle of credit doesn't make them wait longer.
+            self._held_since = 0.0
         self._largest_window = max(self._largest_window, self.send_window)
         self._scheduler.scarce = self._largest_window < _SCARCE
         return 0
@@ -222,20 +228,26 @@ cdef class SendSide:
 
         True: there is something to send.
         """
-        cdef Py_ssize_t length
         if self.gather.pending:
             return True
-        length = len(self._control)
-        if length:
-            memcpy(self.gather.reserve(length), <uint8_t*>self._control, length)
-            self.gather.commit(length)
-            self._control.clear()
+        self._gather_control()
         if self._parked:
             self._unpark()
         if self._settled:
             if self._start(now):
                 self._serve(now)
+        if self.gather.pending == 0:
+            # A file that failed just now left its RST_STREAM there, and perhaps nothing else is to be sent.
+            self._gather_control()
         return self.gather.pending > 0
+
+    cdef int _gather_control(self) except -1:
+        cdef Py_ssize_t length = len(self._control)
+        if length:
+            memcpy(self.gather.reserve(length), <uint8_t*>self._control, length)
+            self.gather.commit(length)
+            self._control.clear()
+        return 0
 
     def send(self, int fd, double now) -> int:
         """Send from the gather list by one sendmsg(2). Returns octets, or −errno when the socket took none."""
@@ -283,6 +295,7 @@ cdef class SendSide:
         cdef bytes literals
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
         cdef Py_ssize_t bound
+        cdef int opened
         while self._table.count < limit and self._waiting and not self.draining:
             attempt = <Attempt>self._waiting[0]
             literals = self._encoded(attempt.request_fields)
@@ -291,12 +304,16 @@ cdef class SendSide:
             if not self.gather.has_room(bound) or self.gather.pending > self._gather_limit:
                 return False
             self._waiting.popleft()
-            if self._open_stream(attempt, now):
+            opened = self._open_stream(attempt, now)
+            if opened == _OPENED:
                 self._write_headers(attempt, literals)
+            elif opened == _NO_DESCRIPTOR:
+                self._waiting.appendleft(attempt)
+                return True
         return True
 
     cdef int _open_stream(self, Attempt attempt, double now) except -1:
-        """Open the file and take a stream id. 0: the file failed and the attempt with it."""
+        """Open the file and take a stream id; says how that went."""
         cdef int reason
         attempt.started = now
         if attempt.began == 0.0:
@@ -306,10 +323,13 @@ cdef class SendSide:
         reason = attempt.source.open(attempt.file)
         if reason:
             attempt.source = None
+            if reason in (EMFILE, ENFILE) and self._table.count:
+                # No error: a stream that ends gives its descriptor back.
+                return _NO_DESCRIPTOR
             attempt.failure = file_failure(reason)
             attempt.finished = now
             self._finished.append(attempt)
-            return 0
+            return _FAILED
         attempt.size = attempt.source.size
         attempt.remaining = attempt.size
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
@@ -325,7 +345,7 @@ cdef class SendSide:
         if self._next_stream_id > _MAX_STREAM_ID - 2:
             # RFC 9113 §5.1.1: ids can't be used again; what waits needs a new connection.
             self.drain()
-        return 1
+        return _OPENED
 
     cdef bytes _encoded(self, tuple fields):
         """Return the literals of the request's own fields; the same few sets come again and again."""
@@ -378,7 +398,10 @@ cdef class SendSide:
         cdef int64_t allowed
         while True:
             slot = self._scheduler.head()
-            if slot < 0 or self.send_window <= 0 or self.gather.pending >= self._gather_limit:
+            if slot < 0 or self.send_window <= 0:
+                self._held_since = 0.0
+                return True
+            if self.gather.pending >= self._gather_limit:
                 return True
             attempt = <Attempt>self._table.attempts[slot]
             allowed = min(
@@ -410,7 +433,10 @@ cdef class SendSide:
         cdef bint fitted
         if attempt.mapped and attempt.remaining > _MAX_TAIL:
             fitted = self._cut_mapped(attempt, allowed)
-        elif attempt.mapped and attempt.gathered == self.gather.serial and self.gather.pending:
+        elif attempt.gathered == self.gather.serial and self.gather.pending:
+            if not self._scheduler.fair:
+                # What came later may not take its window: the list is sent first.
+                return False
             # Its slices are not with the kernel yet: the check before END_STREAM must come after them.
             self._scheduler.block(attempt.slot)
             self._parked.append(attempt)
@@ -477,6 +503,7 @@ cdef class SendSide:
         attempt.progressed = now
         self.send_window -= octets
         self._uncredited += octets
+        self._held_since = 0.0
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)

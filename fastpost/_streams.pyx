@@ -121,6 +121,9 @@ cdef class DataPlane(SendSide):
             return self._on_goaway(frame, now)
         if frame.kind in (DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION):
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "a stream's frame on stream 0")
+        if frame.kind > CONTINUATION:
+            # RFC 9113 §5.5, RFC 7838 §4, RFC 8336 §2: unknown, ALTSVC, ORIGIN; even a broken one ends nothing.
+            return 0
         self._control_received((frame.payload - FRAME_HEADER)[:FRAME_HEADER + frame.length])
         return 0
 

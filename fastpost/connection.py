@@ -258,8 +258,10 @@ class Connection:
         self._tick_scheduled = True  # what `submit` brings now is sent right below
         self._deliver()
         self._tick_scheduled = scheduled
-        if self._flush(now):
-            self._deliver()
+        self._flush(now)
+        if finished := self.session.take_finished():
+            # Files that failed while it was filled, whether or not that left anything to send.
+            self._on_finished(self, finished)
         if not self.closed and self.session.plane.draining and not self.busy:
             self.close()
 
@@ -310,25 +312,19 @@ class Connection:
             return _reason(error)
         return None
 
-    def _flush(self, now: float) -> bool:
-        """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn.
-
-        Returns True when something was filled.
-        """
+    def _flush(self, now: float) -> None:
+        """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""
         session = self.session
         send = self._send_staged if self._tls is not None else self._send_plain
-        filled = False
         for _ in range(_SENDS_PER_TICK):
             if self.closed or not session.fill(now):
                 self._want_write(False)
                 break
-            filled = True
             if not send(now):
                 break
         else:
             self._want_write(True)
         self._hold(now)
-        return filled
 
     def _send_plain(self, now: float) -> bool:
         """True: all that was gathered is sent. False: the socket is full, or the connection is over."""

@@ -1,8 +1,8 @@
 """A session against h2 as the strict server, in memory: no sockets, no clock.
 
-`Judge` is the server. h2 raises for every frame of ours that breaks a state, a window, the frame size or HPACK, so a test
-that ends without an exception has been judged. `Wire` carries octets between the two and moves the time. `Script` is
-the other kind of peer: it writes frames by hand, so that it can misbehave.
+`Judge` is the server. h2 raises for every frame of ours that breaks a state, a window, the frame size or HPACK, so a
+test that ends without an exception has been judged. `Wire` carries octets between the two and moves the time.
+`Script` is the other kind of peer: it writes frames by hand, so that it can misbehave.
 """
 
 from __future__ import annotations
@@ -119,11 +119,12 @@ def nothing_left() -> bool:
 
 @dataclasses.dataclass
 class Request:
-    """What the server has of one request. `reset` is the code that the client reset it with."""
+    """What the server has of one request; `reset` is the code with which the client reset it."""
 
     fields: dict[bytes, bytes]
     body: bytearray = dataclasses.field(default_factory=bytearray)
     ended: bool = False
+    answered: bool = False
     reset: int | None = None
 
 
@@ -155,19 +156,27 @@ class Judge:
         status: bytes | None = b"201",
     ) -> None:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.requests: dict[int, Request] = {}
         self.h2.initiate_connection()
+        #: SETTINGS that the client has not acknowledged. h2 can't tell which of several an acknowledgement means.
+        self.unacknowledged = 1
         if settings:
-            self.h2.update_settings(dict(settings))
+            self.change(settings)
         if connection_window > 65535:
             self.h2.increment_flow_control_window(connection_window - 65535)
         self.status = status
-        self.requests: dict[int, Request] = {}
         #: (stream_id, octets) of each DATA frame with a payload, in the order served.
         self.served: list[tuple[int, int]] = []
         #: Every frame but DATA, in order.
         self.frames: list[Frame] = []
         self.owed = 0
         self.owed_streams: dict[int, int] = {}
+
+    def change(self, settings: Mapping[SettingCodes, int]) -> None:
+        """Send SETTINGS. Once there are requests, only when nothing is unacknowledged."""
+        assert not self.requests or not self.unacknowledged
+        self.h2.update_settings({int(code): value for code, value in settings.items()})
+        self.unacknowledged += 1
 
     def receive(self, octets: bytes) -> None:
         """Judge what the client sent. Whole gather lists only, so that the frames can be listed."""
@@ -191,13 +200,16 @@ class Judge:
             assert event.data is not None
             self.requests[event.stream_id].body += event.data
             self.owed += event.flow_controlled_length or 0
-            self.owed_streams[event.stream_id] += event.flow_controlled_length or 0
+            if event.stream_id in self.owed_streams:  # else it has its answer already
+                self.owed_streams[event.stream_id] += event.flow_controlled_length or 0
         elif isinstance(event, h2.events.StreamEnded):
             assert event.stream_id is not None
             self.requests[event.stream_id].ended = True
             self.owed_streams.pop(event.stream_id, None)
-            if self.status is not None:
+            if self.status is not None and not self.requests[event.stream_id].answered:
                 self.answer(event.stream_id, self.status)
+        elif isinstance(event, h2.events.SettingsAcknowledged):
+            self.unacknowledged -= 1
         elif isinstance(event, h2.events.StreamReset):
             assert event.stream_id is not None
             self.requests[event.stream_id].reset = event.error_code
@@ -206,15 +218,21 @@ class Judge:
 
     def answer(self, stream_id: int, status: bytes = b"201") -> None:
         """Send a final response without a body."""
+        self.requests[stream_id].answered = True
         self.h2.send_headers(stream_id, [(b":status", status)], end_stream=True)
+
+    def window(self, stream_id: int) -> int:
+        """Return what a stream's own window allows the client; h2 tells only the lesser of it and the connection's."""
+        return self.h2.streams[stream_id]._inbound_window_manager.current_window_size
 
     def credit(self, connection: int = LARGEST_WINDOW, stream: int = LARGEST_WINDOW) -> None:
         """Pay back what is owed: at most so many octets on the connection, and on each stream."""
-        if octets := min(self.owed, connection):
+        room = LARGEST_WINDOW - self.h2.inbound_flow_control_window
+        if octets := min(self.owed, connection, room):
             self.h2.increment_flow_control_window(octets)
             self.owed -= octets
         for stream_id, owed in self.owed_streams.items():
-            if octets := min(owed, stream):
+            if octets := min(owed, stream, LARGEST_WINDOW - self.window(stream_id)):
                 self.h2.increment_flow_control_window(octets, stream_id)
                 self.owed_streams[stream_id] -= octets
 
@@ -236,8 +254,9 @@ class Wire:
         self.judge = judge
         self.now = 1.0
         self.finished: list[Attempt] = []
-        # The client's preface first: h2 wants it. Its requests wait for the server's SETTINGS.
-        self.step(credit=False)
+        # The client's preface first, then its acknowledgement: its requests can't come before.
+        while judge.unacknowledged:
+            self.step(credit=False)
 
     def step(self, *, credit: bool = True) -> int:
         """Carry one gather list up and the answers down. Returns the octets that moved."""
@@ -276,9 +295,7 @@ class Script:
         window: connection window to open beyond 65,535 at once, octets.
     """
 
-    def __init__(
-        self, client: Session, settings: Mapping[SettingCodes, int] | None = None, *, window: int = 0
-    ) -> None:
+    def __init__(self, client: Session, settings: Mapping[SettingCodes, int] | None = None, *, window: int = 0) -> None:
         self.client = client
         self.now = 1.0
         self.encoder = hpack.Encoder()
@@ -330,7 +347,6 @@ class Script:
         self.client.lose(ConnectionLost("the test is over"), self.now)
         self.finished += self.client.take_finished()
         self.client.take_unsent()
-        self.client.plane.fill(self.now)
 
     def ends(self) -> dict[bytes, Attempt]:
         """Return the finished attempts by :path; each may be there once."""

@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
-from h2_judge import PREFACE, SETTINGS, frame
+from h2.connection import ConnectionState
+from h2.exceptions import StreamClosedError
+from h2_judge import HEADERS, PREFACE, SETTINGS, frame
+from integration.scripted import Peer, ScriptedServer
 
 from fastpost import Settings, Uploader, UploadResult
 from fastpost._chunker import live_objects
@@ -63,6 +66,7 @@ async def quiet(turns: int = 20) -> None:
 @pytest.fixture
 def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves an fd, a thread of the walk, a source, a mapping or an attempt."""
+    uvloop.new_event_loop().close()  # the first one opens what stays
     gc.collect()
     fds, attempts, failed = _fds(), live_attempts(), request.session.testsfailed
     yield
@@ -72,11 +76,11 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         if thread.name == "fastpost-walk":
             thread.join(WATCHDOG)
             assert not thread.is_alive(), "the walk"
-    if _fds() != fds or live_attempts() != attempts or live_objects() != (0, 0):
+    if _fds() != fds or live_attempts() > attempts or live_objects() != (0, 0):
         gc.collect()
-    assert _fds() == fds
-    assert live_objects() == (0, 0)
-    assert live_attempts() == attempts
+    assert _fds() == fds, "fds"
+    assert live_objects() == (0, 0), "sources, mappings"
+    assert live_attempts() <= attempts, "attempts"
 
 
 def _fds() -> list[str]:
@@ -174,6 +178,26 @@ class Moment:
             self._act()
 
 
+# --- peers ----------------------------------------------------------------------------------------
+
+
+class Server(ScriptedServer):
+    """Forgives the script what it can't know: that the client ended the connection or stream in the same segment.
+
+    What the client sends is judged before that.
+    """
+
+    def _serve(self, stream: socket.socket, number: int) -> None:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super()._serve(stream, number)
+
+    def _take(self, peer: Peer, event: Any) -> None:
+        if peer.h2.state_machine.state is ConnectionState.CLOSED:
+            peer.drop()
+        with contextlib.suppress(StreamClosedError):
+            super()._take(peer, event)
+
+
 # --- peers that are no scripts --------------------------------------------------------------------
 
 
@@ -226,6 +250,19 @@ def greet(stream: socket.socket, *more: bytes) -> None:
             return
         got += octets
     stream.sendall(frame(SETTINGS) + b"".join(more))
+
+
+def await_requests(stream: socket.socket, count: int) -> None:
+    """Read until so many requests have begun: what is said of a stream earlier is a violation."""
+    octets = b""
+    while count:
+        while len(octets) < 9 or len(octets) < 9 + int.from_bytes(octets[:3], "big"):
+            got = stream.recv(65_536)
+            if not got:
+                raise OSError("the client is gone")
+            octets += got
+        count -= octets[3] == HEADERS
+        octets = octets[9 + int.from_bytes(octets[:3], "big") :]
 
 
 def drain(stream: socket.socket) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from h2.settings import SettingCodes
 from h2_judge import (
     DATA,
     HEADERS,
@@ -28,7 +29,6 @@ from h2_judge import (
     split,
     window_update,
 )
-from h2.settings import SettingCodes
 
 from fastpost._chunker import live_objects
 from fastpost._gather import GatherList
@@ -379,7 +379,7 @@ def test_a_truncated_map_of_a_stream_that_is_gone(tmp_path: Path, pair: tuple[so
 
 
 def test_more_slices_than_one_sendmsg_takes(tmp_path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
-    """IOV_MAX is 1,024 entries: 600 tiny slices and their headers are more. Regression: the list stayed full for ever."""
+    """IOV_MAX is 1,024 entries; 600 tiny slices with headers are more. Regression: the list stayed full for ever."""
     ours, server = pair
     client = session(staged=False, concurrency=600)
     script = Script(client, {SettingCodes.INITIAL_WINDOW_SIZE: 1000}, window=WIDE)

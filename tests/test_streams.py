@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,6 @@ from h2_judge import (
     frame,
     goaway,
     jain,
-    number,
     rst_stream,
     served_octets,
     session,
@@ -119,14 +118,13 @@ def test_fifo_goes_back_to_the_earliest_when_its_window_opens(files: Files) -> N
     script.close()
 
 
-def test_fifo_order_holds_for_mapped_files_under_a_scarce_window(files: Files) -> None:
-    """Regression: the tail of a mapped file waits for its slices to be sent, and later arrivals took its window."""
-    script = Script(session(fair=False, staged=False), OPEN)
-    script.submit(files(80_000, 80_001))
+def test_fifo_order_holds_for_mapped_files(files: Files) -> None:
+    """Regression: the tail of a mapped file waits for its slices to be sent, and a later arrival took its window."""
+    script = Script(session(fair=False, staged=False), OPEN, window=200_000)
+    script.submit(files(250_000, 80_000))
     order = [stream_id for stream_id, _ in served_octets(script.take())]
-    for _ in range(4):
-        script.send(window_update(0, 32_768))
-        order += [stream_id for stream_id, _ in served_octets(script.take(at=script.now + 1))]
+    script.send(window_update(0, 100_000))
+    order += [stream_id for stream_id, _ in served_octets(script.take())]
     assert order == sorted(order)
     assert set(order) == {1, 3}
     script.close()
@@ -187,7 +185,7 @@ def crediting(pieces: list[int], streams_first: bool) -> Callable[[Judge, int], 
     return credit
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     streams=st.integers(2, 12),
     pieces=st.lists(st.sampled_from([1, 100, 1000, 5000, 16384, 16385, 30_000, 65535]), min_size=1, max_size=5),
@@ -457,10 +455,10 @@ def test_a_long_path_goes_on_in_continuation(files: Files, size: int) -> None:
 # --- responses ------------------------------------------------------------------------------------
 
 
-def uploading(files: Files, size: int = 100, **options: bool | int) -> Script:
+def uploading(files: Files, *, keep_responses: bool = False, body_limit: int = 1024) -> Script:
     """Return a connection on which one upload is sent, and a second that must stay unharmed."""
-    script = Script(session(**options), OPEN, window=WIDE)  # type: ignore[arg-type]
-    script.submit(files(size, 7))
+    script = Script(session(keep_responses=keep_responses, body_limit=body_limit), OPEN, window=WIDE)
+    script.submit(files(100, 7))
     script.take()
     return script
 
@@ -510,7 +508,8 @@ def test_field_blocks_in_pieces(files: Files, sizes: list[int]) -> None:
     script = uploading(files, keep_responses=True)
     fields = [(b"server", b"pieces"), (b"x-long", b"v" * 300)]
     block = script.block((b":status", b"200"), *fields)
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(block):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(block[at : at + size])
@@ -591,15 +590,15 @@ def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREA
         malformed((b":status", b"101"), flags=END_HEADERS),
         lambda script: frame(DATA, 0, 1, b"before HEADERS"),
         lambda script: frame(DATA, END_STREAM, 1),
-        lambda script: script.response(1, end_stream=False) + frame(HEADERS, END_HEADERS, 1, script.block((b"a", b"b"))),
+        lambda script: (
+            script.response(1, end_stream=False) + frame(HEADERS, END_HEADERS, 1, script.block((b"a", b"b")))
+        ),
         lambda script: script.response(1, end_stream=False) + script.response(1),
         lambda script: window_update(1, 0),
     ],
 )
 @pytest.mark.parametrize("size", [100, 9_000_000])
-def test_malformed_responses_end_their_stream_alone(
-    files: Files, octets: Callable[[Script], bytes], size: int
-) -> None:
+def test_malformed_responses_end_their_stream_alone(files: Files, octets: Callable[[Script], bytes], size: int) -> None:
     script = Script(session(), OPEN)
     script.submit(files(size, 7))
     script.take()
@@ -613,9 +612,9 @@ def test_malformed_responses_end_their_stream_alone(
 # --- early ends -----------------------------------------------------------------------------------
 
 
-def halfway(files: Files, **options: bool) -> Script:
+def halfway(files: Files, *, staged: bool = True) -> Script:
     """Return a connection on which half of an upload is sent, and a second that must stay unharmed."""
-    script = Script(session(**options), {INITIAL: 100_000}, window=WIDE)
+    script = Script(session(staged=staged), {INITIAL: 100_000}, window=WIDE)
     script.submit(files(200_000, 7))
     script.take()
     return script
@@ -769,14 +768,17 @@ def test_files_that_cannot_be_opened_fail_alone(files: Files, tmp_path: Path) ->
     script.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file(files: Files, tmp_path: Path) -> None:
+def test_an_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "secret").chmod(0)
+    if os.access(tmp_path / "secret", os.R_OK):
+        pytest.skip("root may read everything")
     script = Script(session(), OPEN)
     script.submit([tmp_path / "secret"])
-    script.take()
-    assert isinstance(script.ends()[b"/0"].failure, FileUnreadable)
+    assert not script.take()
+    failure = script.ends()[b"/0"].failure
+    assert isinstance(failure, FileUnreadable)
+    assert "right to read" in str(failure)
     script.close()
 
 
@@ -899,13 +901,12 @@ def test_who_has_stalled(files: Files) -> None:
 
 def test_waiting_for_a_turn_is_no_stall(files: Files) -> None:
     script = Script(session(), OPEN)
-    script.submit(files(60_000, 200_000, 200_001))
+    script.submit(files(20_000, 200_000, 200_001))
     script.take(at=10.0)
     script.now = 80.0
     script.send(window_update(0, 100))
-    assert script.client.plane.stalled(80.0, 60.0) == [] or all(
-        attempt.size == 60_000 for attempt in script.client.plane.stalled(80.0, 60.0)
-    )
+    # The first is sent and waits for its response; the others wait for the connection's window, which moves.
+    assert [attempt.size for attempt in script.client.plane.stalled(80.0, 60.0)] == [20_000]
     script.close()
 
 
@@ -927,14 +928,7 @@ def test_every_attempt_comes_out_once_when_the_connection_is_lost(files: Files) 
     script.close()
 
 
-@pytest.fixture(autouse=True)
-def _no_open_descriptors() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_one_octet_windows_and_numbers(files: Files) -> None:
+def test_windows_of_one_octet(files: Files) -> None:
     judge = Judge({INITIAL: 1})
     wire = Wire(session(), judge)
     wire.client.submit(attempts(files(5, 3)))
@@ -942,6 +936,5 @@ def test_one_octet_windows_and_numbers(files: Files) -> None:
     assert [octets for _, octets in judge.served] == [1] * 8
     assert all(attempt.payload == attempt.size for attempt in wire.finished)
     assert all(attempt.latency > 0 for attempt in wire.finished)
-    assert number(1) == b"\0\0\0\1"
     wire.finished.clear()
     wire.close()
