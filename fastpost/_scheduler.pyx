@@ -8,7 +8,7 @@ of it, stays its deficit, so it goes on there. A slot that is blocked leaves the
 back at the tail: level with the others, with no turn saved up. A newcomer joins the tail too,
 so it waits for one round at most.
 
-While the connection window is scarce, the first turn is a whole quantum and a later one at most a
+While the connection window is scarce and several slots want it, the first turn is a whole quantum and a later one at most a
 sixth of what the slot has had, until that is a quantum: then no slot is ever more than a sixth ahead of
 another, which keeps Jain's index of equal streams above 0.99 in the middle of a round too, and costs
 about six frames more per stream, not per octet.
@@ -174,7 +174,7 @@ cdef class Scheduler:
         cdef int32_t slot = self._head
         cdef int64_t turn = self.quantum
         cdef int64_t share = self._served[slot] // GROWTH
-        if self.scarce and self._served[slot] > 0:
+        if self.scarce and self.ready > 1 and self._served[slot] > 0:
             # The floor spares a stream that its own window cut short a trail of tiny frames.
             turn = min(turn, max(share, turn // 8, 1))
         self._deficit[slot] += turn

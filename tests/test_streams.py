@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -779,6 +780,26 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     failure = script.ends()[b"/0"].failure
     assert isinstance(failure, FileUnreadable)
     assert "right to read" in str(failure)
+    script.close()
+
+
+def test_too_many_open_files_is_no_error(files: Files) -> None:
+    """What can't be opened now is opened when a stream has given its descriptor back."""
+    script = Script(session(), OPEN, window=1_000_000)
+    script.submit(files(100_000, 100_000, 100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_fd = os.dup(0)
+    os.close(next_fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_fd + 1, hard))
+    try:
+        # The second file is opened only when the first one is sent and closed.
+        order = [stream_id for _, stream_id in kinds(script.take())]
+        assert order == sorted(order)
+        assert set(order) == {1, 3, 5}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    script.send(*(script.response(stream_id) for stream_id in (1, 3, 5)))
+    assert all(attempt.ok for attempt in script.ends().values())
     script.close()
 
 
