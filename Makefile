@@ -32,7 +32,7 @@ lint: .venv/.dev
 
 # Saved under .benchmarks; each run is compared with the one before.
 bench: .venv/.bench
-	$(BIN)/pytest bench --timeout 0 --benchmark-only --benchmark-autosave \
+	$(BIN)/pytest bench --timeout 0 --benchmark-only --benchmark-autosave --benchmark-columns min,median,iqr,ops \
 	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare) $(ARGS)
 
 fuzz: .venv/.dev

@@ -547,4 +547,4 @@ cdef class SendSide:
 
 
 def _changed():
-    return FileChanged("the file changed while uploading")
+    return FileChanged("the file changed while uploading: upload it again when nothing writes to it")

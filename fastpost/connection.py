@@ -42,6 +42,8 @@ _RECEIVE_SIZE = 65536
 #: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
 _CHECK_INTERVAL = 1.0
 _PING_TIMEOUT = 10.0
+#: X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_HOST = (62, 64)
 
 
 class Connection:
@@ -80,6 +82,7 @@ class Connection:
         self._check_timer: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
         self.closed = False
+        self._opened = False
         self.session = Session(
             method=target.method,
             scheme=target.scheme.encode(),
@@ -108,6 +111,9 @@ class Connection:
         except BaseException:
             self._shut()
             raise
+        if self.closed:
+            raise ConnectFailed(f"{where} ended the connection at once: check that the server is up")
+        self._opened = True
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
 
     async def _establish(self, where: str) -> None:
@@ -259,13 +265,15 @@ class Connection:
         self._deliver()
         self._tick_scheduled = scheduled
         self._flush(now)
-        if finished := self.session.take_finished():
-            # Files that failed while it was filled, whether or not that left anything to send.
-            self._on_finished(self, finished)
+        # Once more: files may have failed while it was filled.
+        self._deliver()
         if not self.closed and self.session.plane.draining and not self.busy:
             self.close()
 
     def _deliver(self) -> None:
+        if not self._opened:
+            # Nobody but `open` knows of this connection yet.
+            return
         finished = self.session.take_finished()
         if finished or self.session.plane.draining or self.session.room:
             self._on_finished(self, finished)
@@ -294,8 +302,9 @@ class Connection:
                 return "end of stream"
             if got < 0:
                 return None if -got in (errno.EAGAIN, errno.EWOULDBLOCK) else os.strerror(-got)
-            if got < _RECEIVE_SIZE or self.session.failure is not None:
-                # A short read drained the socket; epoll tells when there is more.
+            # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the
+            # descriptor, so a reset that lies behind the octets must be met now.
+            if self.session.failure is not None:
                 return None
 
     def _receive_staged(self, now: float) -> str | None:
@@ -407,8 +416,8 @@ class Connection:
         self._shut()
         self.session.lose(failure, time.monotonic())
         if self._settled is not None:
-            # Still opening: nobody but `open` knows of this connection yet.
             _settle(self._settled)
+        if not self._opened:
             return
         self._deliver()
         self._on_closed(self)
@@ -459,6 +468,11 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_HOST:
+            return CertificateNotTrusted(
+                f"{where}: the server's certificate is for another host ({error.verify_message}): "
+                "write the host name that it was issued for in the URL, or, for a test, use --insecure"
+            )
         return CertificateNotTrusted(
             f"{where}: the server's certificate is not trusted ({error.verify_message}): "
             "name the CA that signed it with --cacert FILE, or, for a test, use --insecure"

@@ -59,7 +59,7 @@ def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT
         [*prefix, sys.executable, "-m", "fastpost", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": _package_folder()},
+        env={**os.environ, "PYTHONPATH": python_path(_package_folder())},
         timeout=limit,
         check=False,
     )
@@ -67,6 +67,11 @@ def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT
     print(f"--- fastpost {' '.join(map(str, arguments))}: exit {done.returncode} ---\n{out[-4000:]}\n{err[-4000:]}")
     assert "Traceback" not in err
     return Run(done.returncode, out, err, json.loads(out) if out.startswith('{"schema"') else {})
+
+
+def python_path(folder: str | Path) -> str:
+    """Return PYTHONPATH with a folder put first."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
 
 
 def _package_folder() -> str:

@@ -101,7 +101,8 @@ class Peer:
         self._stream.sendall(GoAwayFrame(0, last_stream_id=last_stream_id, error_code=error_code).serialize())
 
     def drop(self, *, abort: bool = False) -> NoReturn:
-        """Close the connection without a word: FIN, or RST when `abort`."""
+        """Close the connection without GOAWAY: FIN, or RST when `abort`, right behind what is said already."""
+        self.flush()
         if abort:
             self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise _Dropped

@@ -30,6 +30,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from .command import python_path
+
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
 
@@ -298,7 +300,7 @@ def _application(
         missing(f"the Python package {module} is not installed")
     table = work / "table.ndjson"
     table.touch()
-    environment = {"DIGEST_TABLE": str(table), "PYTHONPATH": str(HERE)}
+    environment = {"DIGEST_TABLE": str(table), "PYTHONPATH": python_path(HERE)}
 
     with _port() as port:
 

@@ -15,6 +15,7 @@ REFUSED_STREAM = 7
 
 FILES = 40
 AT_ONCE = ("--retry-delay", "0.01")
+ABORT = pytest.mark.parametrize("abort", [False, True], ids=["fin", "rst"])
 METHODS = pytest.mark.parametrize("method", ["PUT", "POST"])
 
 
@@ -71,7 +72,7 @@ def test_stream_refused_for_ever(folder: Path) -> None:
                 peer.reset(request, REFUSED_STREAM)
 
     with ScriptedServer(Refusing()) as server:
-        run = command.upload(folder, "--to", server.url)
+        run = command.upload(folder, "--to", server.url, *AT_ONCE)
     assert run.code == 1
     assert run.errors == {"StreamRefused": 1}
     assert run.told("07.bin:", "refused")
@@ -118,10 +119,10 @@ def test_goaway_with_low_last_stream_id(folder: Path, method: str) -> None:
 
 
 class Closing(Once):
-    """Closes the connection when the first window of one file is used up."""
+    """Closes the connection when the first window of a file is used up, once for each path (none: every path)."""
 
-    def __init__(self, path: str, abort: bool) -> None:
-        super().__init__(path)
+    def __init__(self, *paths: str, abort: bool = False) -> None:
+        super().__init__(*paths)
         self._abort = abort
 
     def received(self, peer: Peer, request: Request, octets: int) -> None:
@@ -132,9 +133,9 @@ class Closing(Once):
             peer.drop(abort=self._abort)
 
 
-@pytest.mark.parametrize("abort", [False, True], ids=["fin", "rst"])
+@ABORT
 def test_connection_lost_in_a_body(folder: Path, abort: bool) -> None:
-    with ScriptedServer(Closing("/20.bin", abort)) as server:
+    with ScriptedServer(Closing("/20.bin", abort=abort)) as server:
         run = command.upload(folder, "--to", server.url, *AT_ONCE)
     assert run.code == 0
     assert run.report["attempts"]["retried"] >= 1
@@ -142,9 +143,19 @@ def test_connection_lost_in_a_body(folder: Path, abort: bool) -> None:
     assert server.bodies() == contents(folder)
 
 
+@ABORT
+def test_every_file_loses_its_connection_once(folder: Path, abort: bool) -> None:
+    """Forty ends, so that each order of last octets, FIN or RST and the client's own sending turns up."""
+    with ScriptedServer(Closing(abort=abort)) as server:
+        run = command.upload(folder, "--to", server.url, "--concurrency", "1", *AT_ONCE)
+    assert run.code == 0
+    assert run.report["attempts"]["retried"] == FILES
+    assert server.bodies() == contents(folder)
+
+
 def test_post_is_not_repeated_after_connection_loss(folder: Path) -> None:
     """The server may have acted on it; the user must decide."""
-    with ScriptedServer(Closing("/20.bin", abort=False)) as server:
+    with ScriptedServer(Closing("/20.bin")) as server:
         run = command.upload(folder, "--to", server.url, "--method", "POST", "--concurrency", "4", *AT_ONCE)
     assert run.code == 1
     assert set(run.errors) == {"ConnectionLost"}
@@ -156,7 +167,7 @@ def test_post_is_not_repeated_after_connection_loss(folder: Path) -> None:
 
 
 def test_post_with_idempotency_key_is_repeated(folder: Path) -> None:
-    with ScriptedServer(Closing("/20.bin", abort=False)) as server:
+    with ScriptedServer(Closing("/20.bin")) as server:
         run = command.upload(
             folder, "--to", server.url, "--method", "POST", "-H", "Idempotency-Key: 8e03978e", *AT_ONCE
         )
