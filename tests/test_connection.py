@@ -324,7 +324,7 @@ def test_tls(loop: str, loopback: Certificates) -> None:
 
 
 def test_certificate_of_nobody(loopback: Certificates) -> None:
-    with tls_server(_server_tls(loopback)) as url, pytest.raises(CertificateNotTrusted, match="--cacert.*--insecure"):
+    with tls_server(_server_tls(loopback)) as url, pytest.raises(CertificateNotTrusted, match=r"--cacert.*--insecure"):
         opening(url)
 
 

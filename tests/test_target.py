@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpost import media_types, target
+from fastpost import media_types
 from fastpost.errors import UsageError
 from fastpost.target import parse
 
