@@ -8,9 +8,9 @@ of it, stays its deficit, so it goes on there. A slot that is blocked leaves the
 back at the tail: level with the others, with no turn saved up. A newcomer joins the tail too,
 so it waits for one round at most.
 
-While the connection window is scarce and several slots want it, the first turn is a whole quantum and a later one at most a
-sixth of what the slot has had, until that is a quantum: then no slot is ever more than a sixth ahead of
-another, which keeps Jain's index of equal streams above 0.99 in the middle of a round too, and costs
+While the connection window is scarce and several slots want it, the first turn is a whole quantum and a later
+one at most a sixth of what the slot has had, until that is a quantum: then no slot is ever more than a sixth
+ahead of another, which keeps Jain's index of equal streams above 0.99 in the middle of a round too, and costs
 about six frames more per stream, not per octet.
 
 The other policy, `fifo`, gives the turn to the earliest arrival until it is done or blocked.

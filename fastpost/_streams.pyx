@@ -239,7 +239,9 @@ cdef class DataPlane(SendSide):
             return 0
         error_code = get_u32(frame.payload)
         if error_code == ErrorCode.REFUSED_STREAM:
-            failure = StreamRefused("the server refused the stream again and again: try with a lower --concurrency, or later")
+            failure = StreamRefused(
+                "the server refused the stream again and again: try with a lower --concurrency, or later"
+            )
         elif error_code == ErrorCode.ENHANCE_YOUR_CALM:
             failure = ServerOverloaded("the server asks for fewer requests (ENHANCE_YOUR_CALM)")
         else:
