@@ -38,10 +38,14 @@ cdef class SendSide:
     # What the connection reports.
     cdef readonly bint draining
     cdef readonly int64_t sent
+    # When anything of an upload last moved on the wire; PING and SETTINGS don't count.
     cdef readonly double progressed
+    # The gather list holds HEADERS or DATA.
+    cdef bint _carries
 
     cdef int _open_window(self, int64_t octets) except -1
     cdef int _gather_control(self) except -1
+    cdef void _note_sent(self, int64_t octets, double now) noexcept
     cdef bint _start(self, double now) except -1
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef bytes _encoded(self, tuple fields)

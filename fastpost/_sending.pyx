@@ -84,6 +84,7 @@ cdef class SendSide:
         self.draining = False
         self.sent = 0
         self.progressed = 0.0
+        self._carries = False
 
     # --- what the session says --------------------------------------------------------------------
 
@@ -143,6 +144,14 @@ cdef class SendSide:
         unsent = list(self._waiting)
         self._waiting.clear()
         return unsent
+
+    def withdraw(self) -> list:
+        """Return, untouched and in order, what waits while no stream may be begun at all (`limit_concurrency(0)`)."""
+        if self.concurrency > 0:
+            return []
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
 
     def drain(self) -> None:
         """Start nothing more on this connection; open streams go on."""
@@ -230,6 +239,7 @@ cdef class SendSide:
         """
         if self.gather.pending:
             return True
+        self._carries = False
         self._gather_control()
         if self._parked:
             self._unpark()
@@ -256,23 +266,25 @@ cdef class SendSide:
             self._tear(self.gather.fill_torn_slice(), now)
             return 0
         if sent > 0:
-            self.sent += sent
-            self.progressed = now
+            self._note_sent(sent, now)
         return sent
+
+    cdef void _note_sent(self, int64_t octets, double now) noexcept:
+        self.sent += octets
+        if self._carries:
+            self.progressed = now
 
     def consume(self, int64_t octets, double now) -> None:
         """That many octets of the gather list were sent by other means (TLS)."""
         if octets < 0 or octets > self.gather.pending:
             raise ValueError("no more can be sent than is pending")
         self.gather.consume(octets)
-        self.sent += octets
-        self.progressed = now
+        self._note_sent(octets, now)
 
     def take_octets(self, double now) -> bytes:
         """Return what the next send would send; for sans-IO use."""
         octets = self.gather.take()
-        self.sent += len(octets)
-        self.progressed = now
+        self._note_sent(len(octets), now)
         return octets
 
     def _tear(self, uint32_t stream_id, double now):
@@ -306,6 +318,7 @@ cdef class SendSide:
             self._waiting.popleft()
             opened = self._open_stream(attempt, now)
             if opened == _OPENED:
+                self._carries = True
                 self._write_headers(attempt, literals)
             elif opened == _NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
@@ -498,6 +511,7 @@ cdef class SendSide:
 
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1:
         """Charge both windows and the turn for octets that entered the gather list."""
+        self._carries = True
         attempt.send_window -= octets
         attempt.payload += octets
         attempt.progressed = now

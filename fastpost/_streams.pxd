@@ -22,6 +22,8 @@ cdef class DataPlane(SendSide):
     cdef int _block_frames
     cdef bytearray _block
     cdef readonly object goaway_code
+    # Complete final responses.
+    cdef readonly int64_t responses
 
     cdef int _parse(self, double now) except -1
     cdef int _dispatch(self, Frame* frame, double now) except -1

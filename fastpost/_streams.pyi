@@ -11,6 +11,7 @@ RECEIVE_WINDOW: int
 @final
 class DataPlane(SendSide):
     goaway_code: int | None
+    responses: int
     def __init__(
         self,
         encoder: RequestEncoder,

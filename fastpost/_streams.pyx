@@ -62,6 +62,7 @@ cdef class DataPlane(SendSide):
         self._block_stream_id = 0
         self._block = bytearray()
         self.goaway_code = None
+        self.responses = 0
 
     def receive(self, const uint8_t[::1] octets, double now) -> None:
         """Handle received octets. Raises ProtocolViolation, NotHttp2: the connection is over."""
@@ -82,7 +83,6 @@ cdef class DataPlane(SendSide):
 
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
-        self.progressed = now
         while self._inbound.next_frame(&frame):
             self._dispatch(&frame, now)
         return 0
@@ -143,6 +143,7 @@ cdef class DataPlane(SendSide):
         cdef int64_t octets = frame.length
         cdef bint end_stream = frame.flags & END_STREAM
         cdef Attempt attempt
+        self.progressed = now
         self._receive_window -= octets
         if self._receive_window < 0:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection window allows")
@@ -207,6 +208,7 @@ cdef class DataPlane(SendSide):
         cdef bint trailers = attempt is not None and attempt.responded
         cdef bint malformed = self._decoder.decode(block, length, self._keep_responses and not trailers, trailers)
         cdef int status = self._decoder.status
+        self.progressed = now
         if attempt is None:
             return 0
         attempt.progressed = now
@@ -255,6 +257,7 @@ cdef class DataPlane(SendSide):
         if frame.length != 4:
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE that isn't 4 octets long")
         octets = get_u32(frame.payload) & 0x7FFFFFFF
+        self.progressed = now
         if frame.stream_id == 0:
             if octets == 0:
                 raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets")
@@ -284,7 +287,7 @@ cdef class DataPlane(SendSide):
                 continue
             attempt = <Attempt>item
             if attempt.stream_id > last_stream_id:
-                self._close(attempt, self._unprocessed(), now)
+                self._close(attempt, self._unprocessed(last_stream_id > 0), now)
         self.drain()
         return 0
 
@@ -294,14 +297,15 @@ cdef class DataPlane(SendSide):
         self._abort(attempt, error_code, ProtocolViolation(error_code, detail), now)
         return 0
 
-    def _unprocessed(self):
+    def _unprocessed(self, bint progress):
         if self.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
-            return ServerOverloaded("the server asks for fewer requests (GOAWAY, ENHANCE_YOUR_CALM)")
-        return NotProcessed("the server closed the connection before it took this request")
+            return ServerOverloaded("the server asks for fewer requests (GOAWAY, ENHANCE_YOUR_CALM)", unprocessed=True)
+        return NotProcessed("the server closed the connection before it took this request", progress=progress)
 
     cdef int _respond(self, Attempt attempt, double now) except -1:
         """The response is complete, so it is the result; a body that isn't done is not sent on (RFC 9113 §8.1)."""
         failure = None
+        self.responses += 1
         if attempt.remaining > 0:
             self._queue_reset(attempt.stream_id, CANCEL)
         if attempt.status >= 300:

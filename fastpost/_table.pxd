@@ -19,6 +19,7 @@ cdef class Attempt:
     cdef readonly tuple request_fields
     cdef readonly int retried
     cdef readonly int replayed
+    cdef readonly int replayed_in_a_row
     # What became of it.
     cdef readonly int status
     cdef public object failure

@@ -13,6 +13,7 @@ class Attempt:
     request_fields: tuple[tuple[bytes, bytes], ...]
     retried: int
     replayed: int
+    replayed_in_a_row: int
     status: int
     failure: FastpostError | None
     size: int
@@ -36,7 +37,7 @@ class Attempt:
     def latency(self) -> float: ...
     @property
     def body(self) -> bytes: ...
-    def again(self, *, replay: bool) -> Attempt: ...
+    def again(self, *, replay: bool, counted: bool = True) -> Attempt: ...
 
 @final
 class StreamTable:

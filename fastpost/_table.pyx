@@ -35,6 +35,7 @@ cdef class Attempt:
         replayed: tries outside it that went before.
 
     `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened.
+    `replayed_in_a_row` counts the replays since the last retry that the cap looks at.
     `payload` counts the octets of the file that were sent. `began` (the first attempt at this upload), `started` and
     `finished` are monotonic seconds.
     `fields` and `body` are those of the response, as far as they were kept.
@@ -49,6 +50,7 @@ cdef class Attempt:
         self.request_fields = fields
         self.retried = retried
         self.replayed = replayed
+        self.replayed_in_a_row = replayed
         self.status = 0
         self.size = -1
         self.payload = 0
@@ -79,12 +81,16 @@ cdef class Attempt:
         """The kept part of the response body."""
         return b"" if self._body is None else bytes(self._body)
 
-    def again(self, *, bint replay) -> Attempt:
-        """Return a fresh attempt at the same upload, one replay or one retry further."""
+    def again(self, *, bint replay, bint counted=True) -> Attempt:
+        """Return a fresh attempt at the same upload, one replay or one retry further.
+
+        `replayed_in_a_row` grows by a replay that is `counted`, and a retry begins it anew.
+        """
         cdef Attempt attempt = Attempt(
-            self.upload, self.file, self.path, self.request_fields,
-            self.retried + (not replay), self.replayed + 1 if replay else 0,
+            self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
         )
+        if replay:
+            attempt.replayed_in_a_row = self.replayed_in_a_row + counted
         attempt.began = self.began
         return attempt
 

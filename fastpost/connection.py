@@ -111,8 +111,10 @@ class Connection:
         except BaseException:
             self._shut()
             raise
-        if self.closed:
-            raise ConnectFailed(f"{where} ended the connection at once: check that the server is up")
+        if self.closed or self.session.plane.draining:
+            self._shut()
+            reason = self.session.failure or "it goes away"
+            raise ConnectFailed(f"{where} ended the connection at once ({reason}): check that the server is up")
         self._opened = True
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
 
@@ -134,28 +136,30 @@ class Connection:
             ) from None
         failure: OSError | None = None
         for family, kind, protocol, _, address in addresses:
-            connecting = socket.socket(family, kind, protocol)
-            connecting.setblocking(False)
             try:
-                await self._loop.sock_connect(connecting, address)
+                return await self._connect_to(socket.socket(family, kind, protocol), address)
             except OSError as error:
-                connecting.close()
                 failure = error
-            except BaseException:
-                connecting.close()
-                raise
-            else:
-                # Frames leave in large gathers of our own making: Nagle would only delay the last one.
-                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return connecting
         reason = os.strerror(failure.errno) if failure and failure.errno else "no address"
         raise ConnectFailed(f"can't connect to {where} ({reason}): check host and port, and that the server is up")
+
+    async def _connect_to(self, connecting: socket.socket, address: typing.Any) -> socket.socket:
+        try:
+            connecting.setblocking(False)
+            await self._loop.sock_connect(connecting, address)
+            # Frames leave in large gathers of our own making: Nagle would only delay the last one.
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            connecting.close()
+            raise
+        return connecting
 
     async def _handshake(self, where: str) -> None:
         """TLS on the non-blocking socket; ALPN must choose h2 (RFC 9113 §3.2)."""
         assert self._socket is not None
         try:
             context = tls_context(self._settings)
+            self._socket.getpeername()  # raises when it is reset already; wrap_socket would, too, but leave it open
             self._tls = context.wrap_socket(
                 self._socket, server_hostname=self._target.host, do_handshake_on_connect=False
             )
@@ -191,6 +195,8 @@ class Connection:
         finally:
             self._settled = None
         failure = self.session.failure
+        if self.session.plane.settled:
+            return  # HTTP/2 it is, whatever came behind its SETTINGS
         if isinstance(failure, TargetUnreachable):
             raise type(failure)(f"{where}: {failure}; fastpost needs HTTP/2, by ALPN (https) or prior knowledge (http)")
         if failure is not None:
@@ -229,6 +235,8 @@ class Connection:
         """End the connection in good order: GOAWAY as far as the socket takes it, then close."""
         if self.closed:
             return
+        # Nothing begins behind our GOAWAY.
+        self.session.plane.drain()
         if self.session.failure is None:
             self.session.goodbye()
             self._flush(time.monotonic())
@@ -478,8 +486,13 @@ def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
             "name the CA that signed it with --cacert FILE, or, for a test, use --insecure"
         )
     reason = getattr(error, "reason", None)
-    if reason == "TLSV1_ALERT_NO_APPLICATION_PROTOCOL":
+    if "no application protocol" in str(error).replace("_", " ").lower():  # not every OpenSSL has a name for it
         return NotHttp2(_no_alpn(where))
+    if isinstance(error, ssl.SSLEOFError | ConnectionError) or getattr(error, "errno", None) == errno.ENOTCONN:
+        return ConnectFailed(
+            f"{where} ended the connection in the midst of the TLS handshake ({_reason(error)}): "
+            "check that the server is up, and its log"
+        )
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return TlsFailed(f"{where} does not speak TLS: for cleartext HTTP/2 write http:// in the URL")
     return TlsFailed(f"{where}: the TLS handshake failed ({_reason(error)})")

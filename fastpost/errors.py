@@ -129,9 +129,18 @@ class ServeFailed(TargetUnreachable):
 
 
 class NotProcessed(FastpostError):
-    """The connection ended before the server looked at the request (GOAWAY below its id, or never sent)."""
+    """The connection ended before the server looked at the request (GOAWAY below its id).
+
+    Args:
+        message: what happened.
+        progress: the server took other requests of that connection, so the upload was merely not reached yet.
+    """
 
     reaction = Reaction.REPLAY
+
+    def __init__(self, message: str, *, progress: bool) -> None:
+        super().__init__(message)
+        self.progress = progress
 
 
 class StreamRefused(FastpostError):
@@ -141,9 +150,18 @@ class StreamRefused(FastpostError):
 
 
 class ServerOverloaded(FastpostError):
-    """RST_STREAM or GOAWAY with ENHANCE_YOUR_CALM."""
+    """RST_STREAM or GOAWAY with ENHANCE_YOUR_CALM.
+
+    Args:
+        message: what happened.
+        unprocessed: the server certainly did not process the request (GOAWAY below its id): any method may go again.
+    """
 
     reaction = Reaction.EASE
+
+    def __init__(self, message: str, *, unprocessed: bool = False) -> None:
+        super().__init__(message)
+        self.unprocessed = unprocessed
 
 
 class StreamReset(FastpostError):

@@ -7,7 +7,7 @@ import re
 import typing
 from collections.abc import Callable
 
-from fastpost.errors import FastpostError, HttpStatus, Reaction
+from fastpost.errors import FastpostError, HttpStatus, NotProcessed, Reaction, ServerOverloaded
 
 #: A server that asks to be eased is asked this often, whatever the budget.
 _EASE_LIMIT = 3
@@ -44,13 +44,16 @@ class Verdict(typing.NamedTuple):
     Attributes:
         wait: seconds to wait before the next attempt; None: the failure is the result.
         replay: the next attempt is a replay, outside the retry budget.
+        counted: the replay counts towards the cap; it doesn't when the server did get on with other requests.
     """
 
     wait: float | None
     replay: bool
+    counted: bool = True
 
 
-_STOP = Verdict(None, False)
+#: The failure is the result.
+STOP = Verdict(None, False)
 
 
 def judge(
@@ -70,28 +73,30 @@ def judge(
     Args:
         failure: why the attempt failed.
         retried: retries of this upload so far.
-        replayed: replays of this upload so far, in a row.
+        replayed: replays of this upload that counted, in a row.
         elapsed: seconds since its first attempt started.
         budget: what it may spend.
         rng: returns a number in [0, 1), such as random.random: the jitter.
         wall: seconds since the epoch, to read a Retry-After date by.
     """
+    if isinstance(failure, NotProcessed) and failure.progress:
+        return Verdict(0.0, True, counted=False)
     if failure.reaction is Reaction.REPLAY:
         if replayed >= budget.replay_cap:
-            return _STOP
+            return STOP
         return Verdict(_back_off(replayed - 1, budget, rng) if replayed else 0.0, True)
-    if retried >= _allowed(failure.reaction, budget):
-        return _STOP
+    if retried >= _allowed(failure, budget):
+        return STOP
     wait = _asked_for(failure, wall)
     if wait is None:
         wait = _back_off(retried, budget, rng)
     elif wait > _LONGEST_RETRY_AFTER:
-        return _STOP
+        return STOP
     else:
         # All uploads of a run are told the same second: without jitter they would all come back in it.
         wait += rng() * budget.delay
     if budget.max_time is not None and elapsed + wait > budget.max_time:
-        return _STOP
+        return STOP
     return Verdict(wait, False)
 
 
@@ -109,17 +114,19 @@ def parse_retry_after(value: str, wall: float) -> float | None:
     return None if date is None else max(0.0, date - wall)
 
 
-def _allowed(reaction: Reaction, budget: Budget) -> int:
+def _allowed(failure: FastpostError, budget: Budget) -> int:
     """Return how many retries this kind of failure may have in all.
 
-    An eased stream may have been processed in part, so a POST isn't sent again (RFC 9110 §9.2.2). A changed file's
-    request was never completed: any method may have its one fresh attempt.
+    An eased stream may have been processed in part, so a POST isn't sent again (RFC 9110 §9.2.2), unless GOAWAY says
+    that it was not. A changed file's request was never completed: any method may have its one fresh attempt.
     """
-    match reaction:
+    match failure.reaction:
         case Reaction.RETRY:
             return budget.retries
         case Reaction.RETRY_IF_REPEATABLE if budget.repeatable:
             return budget.retries
+        case Reaction.EASE if isinstance(failure, ServerOverloaded) and failure.unprocessed:
+            return _EASE_LIMIT
         case Reaction.EASE if budget.repeatable:
             return min(_EASE_LIMIT, budget.retries)
         case Reaction.RETRY_ONCE:

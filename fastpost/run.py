@@ -1,4 +1,4 @@
-"""The state of one run: backlog, connections, attempts in flight, and what follows a failure.
+"""The state of one run: backlog, attempts in flight, and what follows a failure; its connections are the pool's.
 
 All of it lives on the event loop's thread; only the walk (`feed`) has another. Each upload ends in exactly one result.
 """
@@ -13,14 +13,16 @@ import typing
 
 from fastpost import retry
 from fastpost._table import Attempt
-from fastpost.connection import Connection
-from fastpost.errors import DuplicateTarget, Interrupted, NotHttp2, Reaction, TargetUnreachable, UsageError
+from fastpost.errors import DuplicateTarget, ErrorCode, Interrupted, ServerOverloaded, UsageError
 from fastpost.feed import Feed
+from fastpost.pool import Pool
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fastpost.config import Settings
+    from fastpost.connection import Connection
+    from fastpost.errors import FastpostError, TargetUnreachable
     from fastpost.sources import Batch, Rejected
     from fastpost.tally import Tally
     from fastpost.target import Target
@@ -64,16 +66,23 @@ class Run:
         #: Attempts made and not yet final, wherever they are.
         self._outstanding = 0
         self._feed: Feed | None = None
-        self._connections: list[Connection] = []
-        self._opening = 0
-        self._ever_connected = False
-        self._sent_before = 0
-        self._concurrency = settings.concurrency
+        self._pool = Pool(
+            target,
+            settings,
+            tally,
+            self._budget,
+            on_finished=self._attempts_ended,
+            on_ready=self._connections_changed,
+            on_unreachable=self._unreachable,
+            on_error=self._fail,
+        )
+        #: What earlier runs of the same tally have sent and opened.
+        self._sent_before = tally.sent
+        self._connections_before = tally.connections
         self._paused = False
         #: Attempts that wait for their retry, by the timer that ends the wait.
         self._delayed: dict[asyncio.TimerHandle, Attempt] = {}
         self._grace: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self.stopping = False
 
@@ -96,10 +105,7 @@ class Run:
                 self._grace.cancel()
             for timer in self._delayed:
                 timer.cancel()
-            for task in self._tasks:
-                task.cancel()
-            for connection in list(self._connections):
-                connection.close()
+            await self._pool.close()
             self._count_sent()
             tally.walking = False
             tally.finished = time.monotonic()
@@ -121,12 +127,9 @@ class Run:
         self._feed.stop()
         for timer in self._delayed:
             timer.cancel()
-        unsent = [*self._backlog, *self._delayed.values()]
+        unsent = [*self._backlog, *self._delayed.values(), *self._pool.drain()]
         self._backlog.clear()
         self._delayed.clear()
-        for connection in self._connections:
-            connection.session.plane.drain()
-            unsent += connection.session.take_unsent()
         self._give_up(unsent)
         if grace > 0:
             self._grace = self._loop.call_later(grace, self._cut_short)
@@ -135,7 +138,7 @@ class Run:
         self._finish_if_done()
 
     def _cut_short(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self._pool.connections):
             connection.cancel_all(Interrupted("the run was stopped before this upload was done"))
 
     def _fail(self, failure: BaseException) -> None:
@@ -163,8 +166,7 @@ class Run:
             self._finish_if_done()
             return
         self._take(batch)
-        self._open_connections()
-        self._supply_all()
+        self._connections_changed()
         self._ask_for_more()
         self._finish_if_done()
 
@@ -179,7 +181,7 @@ class Run:
         if batch.rejected:
             tally.reject(batch.rejected)
             if self._on_rejected is not None:
-                self._on_rejected(batch.rejected)
+                self._call(self._on_rejected, batch.rejected)
         uploads = batch.uploads
         tally.found += len(uploads)
         request_path = self._target.request_path
@@ -203,7 +205,11 @@ class Run:
         if self._paths is not None:
             attempts = self._without_duplicates(attempts, self._paths)
         self._outstanding += len(attempts)
-        self._backlog.extend(attempts)
+        if self.stopping:
+            # A callback has stopped the run in the midst of this batch.
+            self._give_up(attempts)
+        else:
+            self._backlog.extend(attempts)
 
     def _without_duplicates(self, attempts: list[Attempt], paths: set[int]) -> list[Attempt]:
         """Fail what goes where an earlier file of this run went: it would overwrite that one."""
@@ -226,88 +232,21 @@ class Run:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def _open_connections(self) -> None:
-        """Open as many connections as are wanted and are not there yet."""
-        if self.stopping or self._done.done() or not self._backlog:
+    def _connections_changed(self) -> None:
+        """Open what is wanted, give each connection its share, and work to do."""
+        if self._done.done():
             return
-        live = sum(not connection.session.plane.draining for connection in self._connections)
-        for _ in range(live + self._opening, min(self._settings.connections, self._concurrency)):
-            self._opening += 1
-            self._spawn(self._open_connection())
+        self._share_out()
+        if self._backlog and not self.stopping:
+            self._pool.open()
+        self._supply_all()
 
     def _share_out(self) -> None:
-        """Split the concurrency over the live connections; what draining ones have open counts against it."""
-        planes = [connection.session.plane for connection in self._connections]
-        live = [plane for plane in planes if not plane.draining]
-        if not live:
-            return
-        free = self._concurrency - sum(plane.open_streams for plane in planes if plane.draining)
-        share, rest = divmod(max(free, len(live)), len(live))
-        for index, plane in enumerate(live):
-            plane.limit_concurrency(share + (index < rest))
-
-    def _spawn(self, work: typing.Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned_done)
-
-    def _spawned_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._fail(failure)
-
-    async def _open_connection(self) -> None:
-        """Open one connection, with retries; its failure is the run's when it would have been the only one."""
-        tries = 0
-        began = time.monotonic()
-        try:
-            while True:
-                connection = Connection(
-                    self._target,
-                    self._settings,
-                    concurrency=self._concurrency,
-                    on_finished=self._attempts_ended,
-                    on_closed=self._connection_closed,
-                )
-                try:
-                    await connection.open()
-                    break
-                except TargetUnreachable as failure:
-                    wait = self._judge_connect(failure, tries, time.monotonic() - began)
-                    if wait is None or self.stopping:
-                        self._unreachable(failure)
-                        return
-                    tries += 1
-                    await asyncio.sleep(wait)
-        finally:
-            self._opening -= 1
-        self._ever_connected = True
-        self._tally.connections += 1
-        self._connections.append(connection)
-        if self.stopping:
-            connection.session.plane.drain()
-        self._share_out()
-        self._supply(connection)
-
-    def _judge_connect(self, failure: TargetUnreachable, tries: int, elapsed: float) -> float | None:
-        """Seconds until the next try to connect, None to give up."""
-        if isinstance(failure, NotHttp2) and self._ever_connected:
-            # It did speak HTTP/2 a moment ago: a restarting server, not a wrong one.
-            return self._settings.retry_delay if tries < self._settings.retries else None
-        return retry.judge(
-            failure,
-            retried=tries,
-            replayed=0,
-            elapsed=elapsed,
-            budget=self._budget,
-            rng=random.random,
-            wall=time.time(),
-        ).wait
+        self._backlog.extendleft(reversed(self._pool.share_out()))
 
     def _unreachable(self, failure: TargetUnreachable) -> None:
-        if self._connections or self._opening > 1:
-            return  # the others carry on
-        if not self._ever_connected:
+        """No connection is left: the run's failure, when there never was one; else that of what is still to be sent."""
+        if self._tally.connections == self._connections_before:
             self._fail(failure)
             return
         backlog = list(self._backlog)
@@ -318,14 +257,8 @@ class Run:
         # What is still to be walked meets the same fate as it arrives: by a new try to connect.
         self._ask_for_more()
 
-    def _connection_closed(self, connection: Connection) -> None:
-        self._sent_before += connection.session.plane.sent
-        self._connections.remove(connection)
-        self._share_out()
-        self._open_connections()
-
     def _supply_all(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self._pool.connections):
             self._supply(connection)
 
     def _supply(self, connection: Connection) -> None:
@@ -344,14 +277,20 @@ class Run:
 
     def _attempts_ended(self, connection: Connection, attempts: list[Attempt]) -> None:
         """Called by a connection once a tick: judge what ended, and give it new work."""
+        if self._done.done():
+            return
+        draining = connection.session.plane.draining
+        if draining:
+            self._leave(connection)
         final = [attempt for attempt in attempts if attempt.failure is None]
         if len(final) != len(attempts):
             self._judge([attempt for attempt in attempts if attempt.failure is not None])
         if final:
             self._end(final)
-        if connection.session.plane.draining:
-            self._leave(connection)
+        if draining:
+            self._connections_changed()
         else:
+            self._backlog.extendleft(reversed(self._pool.settle()))
             self._supply(connection)
 
     def _leave(self, connection: Connection) -> None:
@@ -359,62 +298,58 @@ class Run:
         unsent = connection.session.take_unsent()
         if self.stopping:
             self._give_up(unsent)
-            return
-        self._backlog.extendleft(reversed(unsent))
-        self._share_out()
-        self._open_connections()
-        self._supply_all()
+        else:
+            self._backlog.extendleft(reversed(unsent))
+        if connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
+            self._pool.ease_once(connection)
 
     def _judge(self, failed: list[Attempt]) -> None:
-        """Replay, retry, or let the failure be the result."""
+        """Replay, retry, or let the failure be the result. What goes again at once keeps its order and goes first."""
         final = []
+        again = []
         now = time.monotonic()
-        if any(attempt.failure.reaction is Reaction.EASE for attempt in failed if attempt.failure is not None):
-            self._ease()
+        if any(isinstance(one.failure, ServerOverloaded) and not one.failure.unprocessed for one in failed):
+            self._pool.ease()
+            self._share_out()
         for attempt in failed:
-            failure = attempt.failure
-            assert failure is not None
-            if self.stopping:
-                final.append(attempt)
-                continue
-            verdict = retry.judge(
-                failure,
-                retried=attempt.retried,
-                replayed=attempt.replayed,
-                elapsed=now - attempt.began,
-                budget=self._budget,
-                rng=random.random,
-                wall=time.time(),
-            )
+            assert attempt.failure is not None
+            verdict = self._verdict(attempt, attempt.failure, now)
             if verdict.wait is None:
                 final.append(attempt)
                 continue
             self._tally.wasted += attempt.payload
-            again = attempt.again(replay=verdict.replay)
+            fresh = attempt.again(replay=verdict.replay, counted=verdict.counted)
             if verdict.wait > 0:
-                self._delay(again, verdict.wait)
+                self._delay(fresh, verdict.wait)
             else:
-                self._requeue(again)
+                again.append(fresh)
+        self._backlog.extendleft(reversed(again))
+        if again:
+            self._connections_changed()
         if final:
             self._end(final)
+
+    def _verdict(self, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
+        if self.stopping:
+            return retry.STOP
+        return retry.judge(
+            failure,
+            retried=attempt.retried,
+            replayed=attempt.replayed_in_a_row,
+            elapsed=now - attempt.began,
+            budget=self._budget,
+            rng=random.random,
+            wall=time.time(),
+        )
 
     def _delay(self, attempt: Attempt, seconds: float) -> None:
         def due() -> None:
             del self._delayed[timer]
-            self._requeue(attempt)
+            self._backlog.appendleft(attempt)
+            self._connections_changed()
 
         timer = self._loop.call_later(seconds, due)
         self._delayed[timer] = attempt
-
-    def _requeue(self, attempt: Attempt) -> None:
-        self._backlog.appendleft(attempt)
-        self._open_connections()
-        self._supply_all()
-
-    def _ease(self) -> None:
-        """The server asks for less: half the streams in all."""
-        self._concurrency = max(self._concurrency // 2, 1)
-        self._share_out()
 
     def _give_up(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
@@ -431,11 +366,18 @@ class Run:
     def _report(self, results: list[Attempt]) -> None:
         self._tally.add(results)
         if self._on_results is not None:
-            self._on_results(results)
+            self._call(self._on_results, results)
+
+    def _call(self, told: Callable[[list[typing.Any]], None], what: list[typing.Any]) -> None:
+        """Call the caller's function; what it raises ends the run and comes out of `complete`."""
+        try:
+            told(what)
+        except BaseException as error:
+            self._fail(error)
 
     def _count(self) -> None:
         self._count_sent()
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
 
     def _count_sent(self) -> None:
-        self._tally.sent = self._sent_before + sum(connection.session.plane.sent for connection in self._connections)
+        self._tally.sent = self._sent_before + self._pool.sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import typing
 
 from fastpost import sources
@@ -123,6 +124,9 @@ def upload(
     """
     import uvloop
 
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError("upload() would block the running event loop: await Uploader(...).run(walk(...)) there")
     if isinstance(paths, (str, bytes)) or hasattr(paths, "__fspath__"):
         paths = [typing.cast("str", paths)]
     try:

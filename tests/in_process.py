@@ -9,7 +9,7 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import uvloop
 from h2.connection import ConnectionState
 from h2.exceptions import StreamClosedError
 from h2_judge import HEADERS, PREFACE, SETTINGS, frame
-from integration.scripted import Peer, ScriptedServer
+from integration.scripted import Peer, Script, ScriptedServer
 
 from fastpost import Settings, Uploader, UploadResult
 from fastpost._chunker import live_objects
@@ -185,11 +185,30 @@ class Server(ScriptedServer):
     """Forgives the script what it can't know: that the client ended the connection or stream in the same segment.
 
     What the client sends is judged before that.
+
+    Args:
+        script: what to do.
+        instead: what is done with connections of these numbers instead; the socket is closed afterwards.
+        options: as of ScriptedServer.
     """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        instead: Mapping[int, Callable[[socket.socket], None]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(script, **options)
+        self._instead = instead or {}
 
     def _serve(self, stream: socket.socket, number: int) -> None:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super()._serve(stream, number)
+        if number in self._instead:
+            with stream, contextlib.suppress(OSError):
+                self._instead[number](stream)
+        else:
+            super()._serve(stream, number)
 
     def _take(self, peer: Peer, event: Any) -> None:
         if peer.h2.state_machine.state is ConnectionState.CLOSED:

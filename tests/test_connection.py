@@ -155,7 +155,7 @@ def test_no_more_files_may_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(connections.socket, "socket", full)
+            patch.setattr(socket, "socket", full)
             await connection("http://store.example/").open()
 
     with pytest.raises(ConnectFailed, match="open files"):
@@ -467,7 +467,7 @@ def test_server_answers_without_reading(tmp_path: Path, loop: str, tls: bool, lo
             drain(through)
 
     with Raw(serve) as server:
-        options = {"cacert": loopback.cafile} if tls else {}
+        options: dict[str, Any] = {"cacert": loopback.cafile} if tls else {}
         tally = upload(server.url.replace("http", "https") if tls else server.url, uploads, loop, **options)
     assert tally.ok == 1
     assert tally.payload < 30_000_000

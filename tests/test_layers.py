@@ -37,7 +37,8 @@ ARROWS = {
     "retry": "errors config",
     "tally": "_table sources errors",
     "feed": "sources",
-    "run": "connection _table target sources feed retry tally errors config",
+    "pool": "connection _table target retry tally errors config",
+    "run": "pool connection _table target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "verify": "_table sources errors",
     "ingest_store": "",
@@ -65,9 +66,9 @@ RESERVED = {
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "connection feed run uploader upload_run ingest_worker",
+    "asyncio": "connection feed pool run uploader upload_run ingest_worker",
     "uvloop": "connection uploader upload_run ingest_worker",
-    "time": "connection run uploader upload_run",
+    "time": "connection pool run uploader upload_run",
     "socket": "connection ingest ingest_worker",
     "ssl": "connection ingest_worker",
     "posix.time": "",

@@ -30,14 +30,32 @@ def attempts(failure: FastpostError, budget: Budget) -> tuple[int, int]:
     """Return how often an upload that always fails is retried and replayed."""
     retried = replayed = 0
     for _ in range(100):
-        wait, replay = verdict(failure, budget, retried=retried, replayed=replayed)
+        wait, replay, _ = verdict(failure, budget, retried=retried, replayed=replayed)
         if wait is None:
             return retried, replayed
         replayed, retried = replayed + replay, retried + (not replay)
     raise AssertionError("it never stops")
 
 
-REFUSED = [errors.StreamRefused("refused"), errors.NotProcessed("GOAWAY")]
+# --- a server that got on with other requests meanwhile -------------------------------------------
+
+
+def test_what_was_merely_not_reached_is_replayed_without_a_cap() -> None:
+    for replayed in (0, 5, 1000):
+        assert verdict(
+            errors.NotProcessed("GOAWAY", progress=True),
+            Budget(retries=0, delay=0.5, repeatable=False),
+            replayed=replayed,
+        ) == (0.0, True, False)
+
+
+def test_calm_by_goaway_is_for_any_method_and_ends_after_three() -> None:
+    budget = Budget(retries=0, delay=0.5, repeatable=False)
+    assert attempts(errors.ServerOverloaded("calm", unprocessed=True), budget) == (3, 0)
+    assert attempts(errors.ServerOverloaded("calm"), budget) == (0, 0)
+
+
+REFUSED = [errors.StreamRefused("refused"), errors.NotProcessed("GOAWAY", progress=False)]
 LOST = [
     errors.StreamReset(ErrorCode.INTERNAL_ERROR),
     errors.ConnectionLost("EOF"),
@@ -156,7 +174,7 @@ class TestWaiting:
     def test_waits_are_sane_whatever_happens(
         self, failure: FastpostError, retried: int, replayed: int, elapsed: float, jitter: float, budget: Budget
     ) -> None:
-        wait, replay = judge(
+        wait, replay, _ = judge(
             failure, retried=retried, replayed=replayed, elapsed=elapsed, budget=budget, rng=lambda: jitter, wall=WALL
         )
         if wait is None:

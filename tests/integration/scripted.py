@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import h2.config
 import h2.connection
@@ -137,7 +137,7 @@ class ScriptedServer:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self.url = f"{'https' if tls else 'http'}://{HOST}:{self._listener.getsockname()[1]}/"
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> Self:
         self._threads[0].start()
         return self
 
