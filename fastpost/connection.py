@@ -101,7 +101,9 @@ class Connection:
         """Connect and wait for the server's SETTINGS. Raises a TargetUnreachable; nothing was sent then."""
         where = f"{self._target.host}:{self._target.port}"
         try:
-            await asyncio.wait_for(self._establish(where), self._settings.connect_timeout)
+            # Not wait_for: it may swallow a cancellation that comes in the same turn as the success.
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await self._establish(where)
         except TimeoutError:
             self._shut()
             raise ConnectFailed(

@@ -65,8 +65,8 @@ class Pool:
         self._ever_connected = False
         #: Connections in a row that ended without a single response.
         self._fruitless = 0
-        #: Some connections have more open than their share, after the others took their share back.
-        self._uneven = False
+        #: A connection drains, or has more open than its share: `share_out` is due when something ends.
+        self.uneven = False
         #: Draining connections whose GOAWAY asked for fewer requests; each is heeded once.
         self._calmed: set[Connection] = set()
         self._sent_before = 0
@@ -156,14 +156,14 @@ class Pool:
         """
         planes = [connection.session.plane for connection in self.connections]
         live = [plane for plane in planes if not plane.draining]
-        self._uneven = len(live) < len(planes)
+        self.uneven = len(live) < len(planes)
         if not live:
             return []
         free = max(self.concurrency - sum(plane.open_streams for plane in planes if plane.draining), 0)
         shares = [free // len(live) + (index < free % len(live)) for index in range(len(live))]
         # What a connection still has open above its share is lent by the others.
         lent = sum(max(plane.open_streams - share, 0) for plane, share in zip(live, shares, strict=True))
-        self._uneven = self._uneven or lent > 0
+        self.uneven = self.uneven or lent > 0
         withdrawn = []
         for plane, share in zip(live, shares, strict=True):
             lends = min(max(share - plane.open_streams, 0), lent)
@@ -171,10 +171,6 @@ class Pool:
             plane.limit_concurrency(share - lends)
             withdrawn += plane.withdraw()
         return withdrawn
-
-    def settle(self) -> list[Attempt]:
-        """Share out anew if something was lent or drains; cheap otherwise. Returns attempts like `share_out`."""
-        return self.share_out() if self._uneven else []
 
     def ease(self) -> None:
         """Have half the streams in all: the server asks for less. `share_out` follows."""

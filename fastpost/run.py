@@ -287,10 +287,9 @@ class Run:
             self._judge([attempt for attempt in attempts if attempt.failure is not None])
         if final:
             self._end(final)
-        if draining:
+        if draining or self._pool.uneven:
             self._connections_changed()
         else:
-            self._backlog.extendleft(reversed(self._pool.settle()))
             self._supply(connection)
 
     def _leave(self, connection: Connection) -> None:
