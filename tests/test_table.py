@@ -38,9 +38,11 @@ def test_again_counts_what_it_is() -> None:
     first = Attempt(None, b"/file", b"/path", (), 1, 2)
     first.failure = FileChanged("changed")
     retried, replayed = first.again(replay=False), first.again(replay=True)
-    # Replays are counted in a row (the cap is on a row of them): a retry begins a new one.
-    assert (retried.retried, retried.replayed) == (2, 0)
-    assert (replayed.retried, replayed.replayed) == (1, 3)
+    # The cap is on replays in a row: a retry begins a new row, and not every replay counts.
+    assert (retried.retried, retried.replayed, retried.replayed_in_a_row) == (2, 2, 0)
+    assert (replayed.retried, replayed.replayed, replayed.replayed_in_a_row) == (1, 3, 3)
+    uncounted = replayed.again(replay=True, counted=False)
+    assert (uncounted.replayed, uncounted.replayed_in_a_row) == (4, 3)
     for attempt in (retried, replayed):
         assert attempt is not first
         assert (attempt.failure, attempt.file, attempt.path) == (None, b"/file", b"/path")
