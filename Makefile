@@ -45,7 +45,7 @@ sanitize: .venv/.dev
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 \
 	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest -m 'not integration and not slow' --timeout 600 --capture sys $(ARGS)
+	$(BIN)/pytest -m 'not integration and not slow and not unsanitized' --timeout 600 --capture sys $(ARGS)
 
 clean:
 	rm -rf .venv build dist .benchmarks *.egg-info fastpost/_*.so fastpost/_*.c

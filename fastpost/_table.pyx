@@ -89,8 +89,7 @@ cdef class Attempt:
         cdef Attempt attempt = Attempt(
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
         )
-        if replay:
-            attempt.replayed_in_a_row = self.replayed_in_a_row + counted
+        attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.began = self.began
         return attempt
 

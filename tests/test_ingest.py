@@ -168,6 +168,7 @@ def test_a_thousand_uploads_at_once(server: Ingest) -> None:
     assert set(statuses) == {(b"200", field(b"xy"))}
 
 
+@pytest.mark.unsanitized
 def test_memory_does_not_grow_with_the_body(server: Ingest) -> None:
     chunk = bytes(1 << 16)
     with connected(server) as client:
@@ -247,6 +248,7 @@ def test_limits(tmp_path: pathlib.Path) -> None:
 
 
 @needs_curl
+@pytest.mark.unsanitized
 def test_curl_over_cleartext_and_http_1(server: Ingest, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_bytes(b"file")
     assert curl("--http2-prior-knowledge", "-T", tmp_path / "file", server.url) == "200 2"
@@ -254,6 +256,7 @@ def test_curl_over_cleartext_and_http_1(server: Ingest, tmp_path: pathlib.Path) 
 
 
 @needs_curl
+@pytest.mark.unsanitized
 def test_tls_with_a_certificate_for_this_run(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_bytes(b"file")
     with Ingest(tls=True) as server:
