@@ -22,10 +22,13 @@ cdef class Source:
     cdef int64_t _mtime_nanoseconds
     cdef readonly int64_t size
     cdef readonly int64_t offset
+    # The last read or slice had to wait for the disk.
+    cdef bint cold
 
     cdef int open(self, const char* path) noexcept
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
     cdef Mapping* _slide(self) noexcept
+    cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef bint unchanged(self) noexcept
     cdef void close(self) noexcept

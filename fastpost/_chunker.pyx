@@ -11,7 +11,7 @@ A source knows offsets and limits, never stream ids. It has one position: `offse
 """
 
 cimport cython
-from libc.errno cimport EINTR, ENODEV, EISDIR, errno
+from libc.errno cimport EINTR, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -27,6 +27,13 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
     Py_ssize_t pread(int fd, void* out, size_t length, int64_t offset)
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+    Py_ssize_t preadv2(int fd, const iovec* vector, int count, int64_t offset, int flags)
+    int RWF_NOWAIT
 
 cdef extern from "<sys/stat.h>" nogil:
     cdef struct timespec:
@@ -52,6 +59,9 @@ cdef extern from "<sys/mman.h>" nogil:
 # A window's pages count as resident, so it bounds memory: 50 large files in flight map 100 MiB at most.
 cdef int64_t _WINDOW = 2 * 1024 * 1024
 cdef int64_t _PAGE_MASK = 4096 - 1
+
+# False once a file system could not tell what is cached.
+cdef bint _asks_cache = True
 
 # What is open now; a test asserts that both are 0 after every run.
 cdef int _live_sources = 0
@@ -83,6 +93,7 @@ cdef class Source:
         self._mapping = NULL
         self.size = -1
         self.offset = 0
+        self.cold = False
 
     def __dealloc__(self):
         self.close()
@@ -113,8 +124,9 @@ cdef class Source:
 
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept:
         """Copy up to limit octets to out and move on. Returns how many (fewer only at the end of file), or −errno."""
-        cdef Py_ssize_t done = 0
         cdef Py_ssize_t got
+        cdef Py_ssize_t done = self._read_cached(out, limit)
+        self.cold = done < limit and _asks_cache
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
             if got < 0:
@@ -126,6 +138,23 @@ cdef class Source:
             done += got
         self.offset += done
         return done
+
+    cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept:
+        """Read what lies in the page cache, without waiting. Returns how many octets."""
+        global _asks_cache
+        cdef iovec vector
+        cdef Py_ssize_t got
+        if not _asks_cache:
+            return 0
+        vector.iov_base = out
+        vector.iov_len = limit
+        got = preadv2(self._fd, &vector, 1, self.offset, RWF_NOWAIT)
+        if got >= 0:
+            return got
+        if errno == EOPNOTSUPP or errno == ENOSYS or errno == EINVAL:
+            # A file system that can't tell: asking each time would cost a call a file. Waits then count as the client's.
+            _asks_cache = False
+        return 0
 
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept:
         """Return the next `length` octets in place and move on; holder gets a mapping to release when they are sent.
@@ -151,6 +180,7 @@ cdef class Source:
         cdef int64_t length = min(_WINDOW, self.size - offset)
         cdef Mapping* mapping
         cdef void* address
+        cdef uint8_t probe
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
@@ -162,6 +192,7 @@ cdef class Source:
             free(mapping)
             return NULL
         madvise(address, length, MADV_SEQUENTIAL)
+        self.cold = _asks_cache and self._read_cached(&probe, 1) == 0 and _asks_cache
         if offset + length < self.size:
             posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
         _live_mappings += 1

@@ -11,6 +11,10 @@ cdef class Scheduler:
     cdef int64_t* _deficit
     cdef int64_t* _served
     cdef uint64_t* _arrival
+    # Even parts: of all slots since the start, when a slot last joined the ring, what it was due so far (octets).
+    cdef double _even
+    cdef double* _joined
+    cdef double* _due
     cdef uint8_t* _ready
     cdef int32_t _capacity
     cdef int32_t _head
@@ -19,11 +23,18 @@ cdef class Scheduler:
     cdef readonly bint fair
     cdef readonly int64_t quantum
     cdef public bint scarce
+    # Of the slots that were retired: how many, and of their shares sum, sum of squares, extremes.
+    cdef readonly int64_t retired
+    cdef readonly double shares
+    cdef readonly double squares
+    cdef readonly double smallest
+    cdef readonly double largest
 
     cdef int grow(self, int32_t capacity) except -1
     cdef int enter(self, int32_t slot) except -1
     cdef void unblock(self, int32_t slot) noexcept
     cdef void block(self, int32_t slot) noexcept
+    cdef void retire(self, int32_t slot) noexcept
     cdef void serve(self, int64_t octets) noexcept
     cdef int32_t head(self) noexcept
     cdef int64_t budget(self) noexcept

@@ -26,6 +26,8 @@ cdef enum:
     GROWTH = 6
     # What is left of a turn below quantum/CRUMBS isn't worth a frame: it is carried into the next turn.
     CRUMBS = 64
+    # Turns that a stream must have had for its share to be counted.
+    RETIRED = 4
 
 cdef int64_t UNLIMITED = 0x7FFFFFFFFFFFFFFF
 
@@ -45,6 +47,14 @@ cdef class Scheduler:
         self._deficit = NULL
         self._served = NULL
         self._arrival = NULL
+        self._joined = NULL
+        self._due = NULL
+        self._even = 0.0
+        self.retired = 0
+        self.shares = 0.0
+        self.squares = 0.0
+        self.smallest = 0.0
+        self.largest = 0.0
         self._ready = NULL
         self._capacity = 0
         self._head = NOBODY
@@ -60,6 +70,8 @@ cdef class Scheduler:
         free(self._deficit)
         free(self._served)
         free(self._arrival)
+        free(self._joined)
+        free(self._due)
         free(self._ready)
 
     # --- for the data plane (C); slots are trusted there ------------------------------------------
@@ -90,6 +102,14 @@ cdef class Scheduler:
         if grown == NULL:
             raise MemoryError
         self._arrival = <uint64_t*>grown
+        grown = realloc(self._joined, capacity * sizeof(double))
+        if grown == NULL:
+            raise MemoryError
+        self._joined = <double*>grown
+        grown = realloc(self._due, capacity * sizeof(double))
+        if grown == NULL:
+            raise MemoryError
+        self._due = <double*>grown
         grown = realloc(self._ready, capacity)
         if grown == NULL:
             raise MemoryError
@@ -104,6 +124,7 @@ cdef class Scheduler:
         self.grow(slot + 1)
         self.block(slot)
         self._served[slot] = 0
+        self._due[slot] = 0.0
         self._arrival[slot] = self._arrivals
         self._arrivals += 1
         return 0
@@ -116,6 +137,7 @@ cdef class Scheduler:
         self._ready[slot] = 1
         self.ready += 1
         self._deficit[slot] = 0
+        self._joined[slot] = self._even
         if self._head == NOBODY:
             self._next[slot] = slot
             self._previous[slot] = slot
@@ -137,6 +159,7 @@ cdef class Scheduler:
         if not self._ready[slot]:
             return
         self._ready[slot] = 0
+        self._due[slot] += self._even - self._joined[slot]
         self.ready -= 1
         if self.ready == 0:
             self._head = NOBODY
@@ -146,6 +169,23 @@ cdef class Scheduler:
         if self._head == slot:
             self._head = self._next[slot]
             self._begin_turn()
+
+    cdef void retire(self, int32_t slot) noexcept:
+        """The slot's stream is over: out of the ring, and its share of what was served is kept for the report.
+
+        The share is 1.0 when it had its even part of all octets served while it stood in the ring. Streams of fewer than
+        RETIRED turns say nothing about turns.
+        """
+        cdef double share
+        self.block(slot)
+        if self._served[slot] < RETIRED * self.quantum or self._due[slot] <= 0.0:
+            return
+        share = self._served[slot] / self._due[slot]
+        self.smallest = share if self.retired == 0 else min(self.smallest, share)
+        self.largest = max(self.largest, share)
+        self.retired += 1
+        self.shares += share
+        self.squares += share * share
 
     cdef int32_t head(self) noexcept:
         """Whose turn it is; −1: nobody's."""
@@ -159,6 +199,7 @@ cdef class Scheduler:
         """The head sent that many octets. The turn moves on when it is used up."""
         cdef int32_t slot = self._head
         self._served[slot] += octets
+        self._even += <double>octets / self.ready
         if not self.fair:
             return
         self._deficit[slot] -= octets
@@ -199,6 +240,11 @@ cdef class Scheduler:
         """Take the slot out of the ring. Raises ValueError for a slot that never joined."""
         self._check(slot)
         self.block(slot)
+
+    def end(self, int32_t slot) -> None:
+        """Retire the slot. Raises ValueError for a slot that never joined."""
+        self._check(slot)
+        self.retire(slot)
 
     def resume(self, int32_t slot) -> None:
         """Put a blocked slot back. Raises ValueError for a slot that never joined."""

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from fastpost._blocked cimport BlockedTime
 from fastpost._gather cimport GatherList
 from fastpost._hpack cimport RequestEncoder
 from fastpost._scheduler cimport Scheduler
@@ -15,6 +16,7 @@ cdef class SendSide:
     cdef Scheduler _scheduler
     cdef StreamTable _table
     cdef readonly GatherList gather
+    cdef readonly BlockedTime blocked
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
     cdef object _waiting
     cdef list _finished
@@ -24,6 +26,13 @@ cdef class SendSide:
     cdef readonly int64_t concurrency
     cdef bint _staged
     cdef int64_t _gather_limit
+    # Streams whose last octet is in the gather list; those whose last octet has left.
+    cdef int64_t _leaving
+    cdef int64_t _answering
+    # Which gather list it is, by number: grows when a list has left.
+    cdef int64_t _list
+    # A read of this tick had to wait for the disk.
+    cdef bint _cold
     # The peer's settings and the send side of the connection.
     cdef bytearray _control
     cdef bint _settled
@@ -45,6 +54,8 @@ cdef class SendSide:
 
     cdef int _open_window(self, int64_t octets) except -1
     cdef int _gather_control(self) except -1
+    cdef void _split_time(self, double now) noexcept
+    cdef int64_t _starved(self) noexcept
     cdef void _note_sent(self, int64_t octets, double now) noexcept
     cdef bint _start(self, double now) except -1
     cdef int _open_stream(self, Attempt attempt, double now) except -1
@@ -57,6 +68,7 @@ cdef class SendSide:
     cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef bint _hold(self, double now) noexcept
+    cdef void _end_stream(self, Attempt attempt) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1

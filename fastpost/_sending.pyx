@@ -12,6 +12,9 @@ from libc.errno cimport EFAULT, EMFILE, ENFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
+from fastpost._blocked cimport (
+    CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
+)
 from fastpost._chunker cimport Mapping, Source
 from fastpost._frames cimport (
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE,
@@ -66,6 +69,11 @@ cdef class SendSide:
         self._scheduler = Scheduler(16384, fair)
         self._table = StreamTable()
         self.gather = GatherList(262144 + _MAX_QUANTUM)
+        self.blocked = BlockedTime()
+        self._leaving = 0
+        self._answering = 0
+        self._list = 0
+        self._cold = False
         self._waiting = collections.deque()
         self._finished = []
         self._parked = []
@@ -214,6 +222,14 @@ cdef class SendSide:
         """When held crumbs of the window are to be sent (monotonic seconds); 0.0: nothing is held."""
         return self._held_since + _HOLD if self._held_since else 0.0
 
+    def fairness(self) -> tuple:
+        """Return (streams, Σ share, Σ share², smallest, largest share) of the larger uploads that are over.
+
+        A share is what a stream was served divided by its even part of what was served while it could send.
+        """
+        cdef Scheduler scheduler = self._scheduler
+        return scheduler.retired, scheduler.shares, scheduler.squares, scheduler.smallest, scheduler.largest
+
     def limit_concurrency(self, int64_t streams) -> None:
         """Have at most that many streams open from now on."""
         self.concurrency = streams
@@ -237,8 +253,12 @@ cdef class SendSide:
 
         True: there is something to send.
         """
+        self._split_time(now)
         if self.gather.pending:
             return True
+        self._answering += self._leaving
+        self._leaving = 0
+        self._list += 1
         self._carries = False
         self._gather_control()
         if self._parked:
@@ -250,6 +270,42 @@ cdef class SendSide:
             # A file that failed just now left its RST_STREAM there, and perhaps nothing else is to be sent.
             self._gather_control()
         return self.gather.pending > 0
+
+    cdef void _split_time(self, double now) noexcept:
+        """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick."""
+        cdef double since = self.blocked.since
+        cdef double elapsed = self.blocked.begin(now)
+        cdef int64_t ready, parked
+        if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) == 0:
+            return
+        ready = self._scheduler.ready
+        parked = len(self._parked)
+        self.blocked.add(DISK, self._table.count, now - since - elapsed)
+        self.blocked.add(STREAM_LIMIT, self._starved(), elapsed)
+        self.blocked.add(SERVER, self._answering, elapsed)
+        self.blocked.add(
+            STREAM_WINDOW, self._table.count - ready - parked - self._answering - self._leaving, elapsed,
+        )
+        if self.gather.pending:
+            self.blocked.add(SOCKET, ready + parked + self._leaving, elapsed)
+            return
+        self.blocked.add(SERVER, self._leaving, elapsed)
+        if self.send_window <= 0 or self._held_since:
+            self.blocked.add(CONNECTION_WINDOW, ready + parked, elapsed)
+        else:
+            self.blocked.add(CLIENT, ready + parked, elapsed)
+
+    cdef int64_t _starved(self) noexcept:
+        """Uploads that we would have in flight, and that the peer's MAX_CONCURRENT_STREAMS keeps waiting."""
+        if self._table.count < self.max_concurrent_streams or self.draining or not self._settled:
+            return 0
+        return min(<int64_t>len(self._waiting), self.concurrency - self._table.count)
+
+    def take_cold(self) -> bool:
+        """True when a read had to wait for the disk since the last call."""
+        cold = self._cold
+        self._cold = False
+        return cold
 
     cdef int _gather_control(self) except -1:
         cdef Py_ssize_t length = len(self._control)
@@ -352,7 +408,7 @@ cdef class SendSide:
         self._table.insert(attempt)
         self._scheduler.enter(attempt.slot)
         if attempt.remaining == 0:
-            attempt.source.close()
+            self._end_stream(attempt)
         elif attempt.send_window > 0:
             self._scheduler.unblock(attempt.slot)
         if self._next_stream_id > _MAX_STREAM_ID - 2:
@@ -459,6 +515,9 @@ cdef class SendSide:
         if attempt.failure is not None:
             self._abort(attempt, CANCEL, attempt.failure, now)
         elif attempt.remaining < before:
+            if attempt.source.cold:
+                attempt.source.cold = False
+                self._cold = True
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 
@@ -521,10 +580,16 @@ cdef class SendSide:
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)
-            attempt.source.close()
+            self._end_stream(attempt)
         elif attempt.send_window <= 0:
             self._scheduler.block(attempt.slot)
         return 0
+
+    cdef void _end_stream(self, Attempt attempt) noexcept:
+        """Its last octet is in the gather list: the file is not needed any more."""
+        attempt.source.close()
+        attempt.ended_in = self._list
+        self._leaving += 1
 
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1:
         cdef uint8_t[FRAME_HEADER + 4] frame
@@ -549,7 +614,12 @@ cdef class SendSide:
 
     cdef int _close(self, Attempt attempt, object failure, double now) except -1:
         """The stream is over: free all it holds. Slices in the gather list keep their mapping until they are sent."""
-        self._scheduler.block(attempt.slot)
+        if attempt.remaining == 0:
+            if attempt.ended_in == self._list:
+                self._leaving -= 1
+            else:
+                self._answering -= 1
+        self._scheduler.retire(attempt.slot)
         self._table.remove(attempt)
         attempt.slot = -1
         attempt.source.close()

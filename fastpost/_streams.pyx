@@ -83,6 +83,7 @@ cdef class DataPlane(SendSide):
 
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
+        self._split_time(now)
         while self._inbound.next_frame(&frame):
             self._dispatch(&frame, now)
         return 0

@@ -38,6 +38,8 @@ cdef class Attempt:
     cdef int64_t receive_window
     cdef int64_t remaining
     cdef int64_t gathered
+    # The number of the gather list that holds its last octet.
+    cdef int64_t ended_in
     cdef double progressed
     cdef bint mapped
     cdef bint responded
