@@ -6,10 +6,11 @@ up and don't count. A run counts only when every file was answered with 2xx: fai
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import re
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -32,20 +33,22 @@ class RunFailed(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a client reported: uploads tried and answered 2xx, octets of those, uploads by status."""
+    """What a client reported: uploads tried and answered 2xx, octets of those, uploads by status, connections."""
 
     files: int
     ok: int
     octets: int
     statuses: Mapping[str, int]
+    #: None where the client doesn't tell.
+    connections: int | None = None
 
 
 class Contender(NamedTuple):
-    """A client to measure: its name, its command line, and how to read the JSON on its stdout."""
+    """A client to measure: its name, its command line, and how to read what it writes to stdout."""
 
     name: str
     argv: Sequence[str]
-    read: Callable[[dict[str, Any]], Outcome]
+    read: Callable[[str], Outcome]
 
 
 class Run(NamedTuple):
@@ -86,7 +89,7 @@ def spread(values: Sequence[float]) -> Spread:
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:
     """Run a contender once, its stderr to the file descriptor `stderr` or, without one, kept for the error message.
 
-    Raises RunFailed when it exits with another code than 0, prints no JSON or runs longer than `timeout` seconds.
+    Raises RunFailed when it exits with another code than 0, prints no report or runs longer than `timeout` seconds.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         started = time.perf_counter()
@@ -111,16 +114,18 @@ def _outcome(contender: Contender, code: int, out: bytes, log: bytes) -> Outcome
     if code:
         raise RunFailed(f"{contender.name} ended with {code}: {tail}")
     try:
-        return contender.read(json.loads(out))
+        return contender.read(out.decode())
     except (ValueError, LookupError, TypeError) as error:
         raise RunFailed(f"{contender.name}: its report can't be read ({error!r}): {out[:300]!r} {tail}") from error
 
 
 def check(contender: Contender, outcome: Outcome, files: int, octets: int) -> None:
-    """Raise RunFailed unless all of `files` and `octets` were answered with 2xx."""
+    """Raise RunFailed unless all of `files` and `octets` were answered with 2xx, on one connection."""
     good = sum(count for status, count in outcome.statuses.items() if status.startswith("2"))
     if (outcome.files, outcome.ok, good, outcome.octets) != (files, files, files, octets):
         raise RunFailed(f"{contender.name}: expected {files} files and {octets} octets answered 2xx, got {outcome}")
+    if outcome.connections not in (None, 1):
+        raise RunFailed(f"{contender.name}: used {outcome.connections} connections instead of one")
 
 
 def interleave(
@@ -170,6 +175,30 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         **dict(_versions()),
     }
+
+
+def programs() -> dict[str, str]:
+    """Return the versions of the programs that are compared or compared with, beside those of `machine`."""
+    versions = {}
+    for name, *options in _PROGRAMS:
+        program = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+        if program is None:
+            versions[name] = "not installed"
+            continue
+        told = subprocess.run([program, *options], capture_output=True, text=True)
+        found = re.search(r"\d+(\.\d+)+\w*", told.stdout + told.stderr)
+        versions[name] = found[0] if found else "unknown"
+    return versions
+
+
+_PROGRAMS = (
+    ("curl", "--version"),
+    ("go", "version"),
+    ("node", "--version"),
+    ("h2load", "--version"),
+    ("nghttpd", "--version"),
+    ("nginx", "-v"),
+)
 
 
 def _processor() -> str:

@@ -1,12 +1,17 @@
-"""File sets to measure with: nested folders of incompressible files, made once and kept under a cache folder."""
+"""File sets to measure with, made once and kept under a cache folder.
+
+Nested folders of incompressible files of one size, and a real tree: copies of the running Python's own files.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import os
 import random
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +46,25 @@ class Set:
         return f"{self.count}x{self.size}" + ("-sparse" if self.sparse else "")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RealTree:
+    """At most `limit` files of Python's standard library and of the packages beside it, in sizes and folders as are."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return "real tree"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder under the cache folder."""
+        return f"tree-{self.limit}"
+
+
 SMALL = Set(50_000, 4 * KIB)
 MEDIUM = Set(1_000, 256 * KIB)
 LARGE = Set(4, 256 * MIB)
+TREE = RealTree(5_000)
 
 
 def _size(octets: int) -> str:
@@ -58,14 +79,17 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpost-bench"
 
 
-def ensure(wanted: Set, data: Path) -> Path:
+def ensure(wanted: Set | RealTree, data: Path) -> Path:
     """Return the folder of `wanted` under `data`; make it first if it isn't there whole."""
     folder = data / wanted.folder
     if not folder.is_dir():
         data.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="making-", dir=data))
         try:
-            _fill(scratch, wanted)
+            if isinstance(wanted, RealTree):
+                _copy(scratch, wanted)
+            else:
+                _fill(scratch, wanted)
             scratch.rename(folder)
         except BaseException:
             shutil.rmtree(scratch)
@@ -87,6 +111,21 @@ def _fill(folder: Path, wanted: Set) -> None:
                 file.write(content.randbytes(piece))
 
 
+def _copy(folder: Path, wanted: RealTree) -> None:
+    """Copy the files whose relative paths have the smallest hashes: a choice that is no choice of ours."""
+    found = {
+        f"{name}/{path.relative_to(root)}": path
+        for name in ("stdlib", "purelib")
+        for root in [Path(sysconfig.get_path(name))]
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts
+    }
+    for relative in sorted(found, key=lambda relative: hashlib.sha256(os.fsencode(relative)).digest())[: wanted.limit]:
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found[relative], target)
+
+
 def _pieces(size: int) -> Iterator[int]:
     while size > 0:
         yield min(size, _PIECE)
@@ -94,11 +133,11 @@ def _pieces(size: int) -> Iterator[int]:
 
 
 def main() -> None:
-    """Make the three standard sets."""
+    """Make the standard sets."""
     parser = argparse.ArgumentParser(description="Make the file sets of the benchmarks.")
     parser.add_argument("--data", type=Path, default=default_cache(), help="cache folder (default: %(default)s)")
     data = parser.parse_args().data
-    for wanted in (SMALL, MEDIUM, LARGE):
+    for wanted in (SMALL, MEDIUM, LARGE, TREE):
         print(f"{wanted}: {ensure(wanted, data)}")
 
 
