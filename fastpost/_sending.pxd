@@ -22,6 +22,8 @@ cdef class SendSide:
     cdef list _finished
     cdef list _parked
     cdef dict _literals
+    cdef tuple _last_fields
+    cdef bytes _last_literals
     # How it was asked to work.
     cdef readonly int64_t concurrency
     cdef bint _staged
@@ -32,7 +34,7 @@ cdef class SendSide:
     # Which gather list it is, by number: grows when a list has left.
     cdef int64_t _list
     # A read of this tick had to wait for the disk.
-    cdef bint _cold
+    cdef readonly bint cold
     # The peer's settings and the send side of the connection.
     cdef bytearray _control
     cdef bint _settled
@@ -53,6 +55,8 @@ cdef class SendSide:
     cdef bint _carries
 
     cdef int _open_window(self, int64_t octets) except -1
+    cdef bint _fill(self, double now) except -1
+    cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1
     cdef void _split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept

@@ -73,11 +73,13 @@ cdef class SendSide:
         self._leaving = 0
         self._answering = 0
         self._list = 0
-        self._cold = False
+        self.cold = False
         self._waiting = collections.deque()
         self._finished = []
         self._parked = []
         self._literals = {}
+        self._last_fields = None
+        self._last_literals = None
         self._control = bytearray()
         self._settled = False
         self._initial_window_size = 65535
@@ -213,6 +215,14 @@ cdef class SendSide:
         return min(self.concurrency, self.max_concurrent_streams)
 
     @property
+    def room(self) -> int:
+        """How many more attempts keep it busy until it is asked again: as many in line as in flight."""
+        cdef int64_t room = 0
+        if self._settled and not self.draining:
+            room = 2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count - len(self._waiting)
+        return max(room, 0)
+
+    @property
     def settled(self) -> bool:
         """True once the peer's SETTINGS arrived."""
         return self._settled
@@ -253,6 +263,9 @@ cdef class SendSide:
 
         True: there is something to send.
         """
+        return self._fill(now)
+
+    cdef bint _fill(self, double now) except -1:
         self._split_time(now)
         if self.gather.pending:
             return True
@@ -301,11 +314,10 @@ cdef class SendSide:
             return 0
         return min(<int64_t>len(self._waiting), self.concurrency - self._table.count)
 
-    def take_cold(self) -> bool:
-        """True when a read had to wait for the disk since the last call."""
-        cold = self._cold
-        self._cold = False
-        return cold
+    def stalled_on_disk(self, double elapsed) -> None:
+        """A read was `cold`: since the tick began, so many seconds went by, and they belong to the disk."""
+        self.cold = False
+        self.blocked.stalled_on_disk(elapsed)
 
     cdef int _gather_control(self) except -1:
         cdef Py_ssize_t length = len(self._control)
@@ -317,6 +329,26 @@ cdef class SendSide:
 
     def send(self, int fd, double now) -> int:
         """Send from the gather list by one sendmsg(2). Returns octets, or −errno when the socket took none."""
+        return self._send(fd, now)
+
+    def send_to(self, int fd, double now, int lists) -> int:
+        """Fill and send up to `lists` gather lists: the whole send side of a tick in one call.
+
+        Returns 0 when nothing is left to send, 1 when there may be more, −errno when the socket takes no more
+        (−EAGAIN: it is full).
+        """
+        cdef Py_ssize_t sent
+        cdef int _
+        for _ in range(lists):
+            if not self._fill(now):
+                return 0
+            while self.gather.pending:
+                sent = self._send(fd, now)
+                if sent < 0:
+                    return sent
+        return 1
+
+    cdef Py_ssize_t _send(self, int fd, double now) except? -1:
         cdef Py_ssize_t sent = self.gather.send(fd)
         if sent == -EFAULT:
             self._tear(self.gather.fill_torn_slice(), now)
@@ -418,12 +450,18 @@ cdef class SendSide:
 
     cdef bytes _encoded(self, tuple fields):
         """Return the literals of the request's own fields; the same few sets come again and again."""
-        cdef bytes literals = self._literals.get(fields)
+        cdef bytes literals
+        if fields is self._last_fields:
+            # Neighbours in a folder are mostly of one type, and `target` hands out the same tuple: no hashing then.
+            return self._last_literals
+        literals = self._literals.get(fields)
         if literals is None:
             literals = encode_literals(fields)
             if len(self._literals) >= _MAX_LITERALS:
                 self._literals.clear()
             self._literals[fields] = literals
+        self._last_fields = fields
+        self._last_literals = literals
         return literals
 
     cdef int _write_headers(self, Attempt attempt, bytes literals) except -1:
@@ -517,7 +555,7 @@ cdef class SendSide:
         elif attempt.remaining < before:
             if attempt.source.cold:
                 attempt.source.cold = False
-                self._cold = True
+                self.cold = True
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 

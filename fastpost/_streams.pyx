@@ -81,6 +81,19 @@ cdef class DataPlane(SendSide):
             self._parse(now)
         return got
 
+    def receive_all_from(self, int fd, double now) -> int:
+        """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
+
+        On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a
+        reset that lies behind the octets must be met now. Raises like `receive`.
+        """
+        cdef Py_ssize_t got = 1
+        while got > 0:
+            got = self._inbound.receive(fd)
+            if got > 0:
+                self._parse(now)
+        return got
+
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
         self._split_time(now)
@@ -275,6 +288,7 @@ cdef class DataPlane(SendSide):
         if attempt.send_window > 0 and attempt.remaining > 0:
             self._scheduler.unblock(attempt.slot)
         return 0
+
     cdef int _on_goaway(self, Frame* frame, double now) except -1:
         """Begin to drain (RFC 9113 §6.8): streams above last_stream_id were not processed, the others go on."""
         cdef uint32_t last_stream_id

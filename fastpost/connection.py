@@ -37,6 +37,8 @@ if typing.TYPE_CHECKING:
 
 #: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
 _SENDS_PER_TICK = 8
+#: The socket is full, or empty.
+_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: One TLS record's worth and more; responses to uploads are short.
 _RECEIVE_SIZE = 65536
 #: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
@@ -212,7 +214,7 @@ class Connection:
     @property
     def room(self) -> int:
         """How many more attempts it can take now."""
-        return 0 if self.closed else self.session.room
+        return 0 if self.closed else self.session.plane.room
 
     @property
     def busy(self) -> bool:
@@ -284,8 +286,9 @@ class Connection:
         if not self._opened:
             # Nobody but `open` knows of this connection yet.
             return
-        finished = self.session.take_finished()
-        if finished or self.session.plane.draining or self.session.room:
+        plane = self.session.plane
+        finished = plane.take_finished()
+        if finished or plane.draining or plane.room:
             self._on_finished(self, finished)
 
     def _receive(self, now: float) -> bool:
@@ -306,16 +309,10 @@ class Connection:
 
     def _receive_plain(self, now: float) -> str | None:
         """Returns why the connection is over, None while it is not."""
-        while True:
-            got = self.session.receive_from(self._fd, now)
-            if got == 0:
-                return "end of stream"
-            if got < 0:
-                return None if -got in (errno.EAGAIN, errno.EWOULDBLOCK) else os.strerror(-got)
-            # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the
-            # descriptor, so a reset that lies behind the octets must be met now.
-            if self.session.failure is not None:
-                return None
+        got = self.session.receive_all_from(self._fd, now)
+        if got == 0:
+            return "end of stream"
+        return None if -got in _AGAIN else os.strerror(-got)
 
     def _receive_staged(self, now: float) -> str | None:
         assert self._tls is not None
@@ -333,55 +330,43 @@ class Connection:
 
     def _flush(self, now: float) -> None:
         """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""
-        session = self.session
-        send = self._send_staged if self._tls is not None else self._send_plain
-        for _ in range(_SENDS_PER_TICK):
-            if self.closed or not session.fill(now):
-                self._want_write(False)
-                break
-            if not send(now):
-                break
+        if self.closed:
+            return
+        plane = self.session.plane
+        left = self._send_staged(now) if self._tls is not None else plane.send_to(self._fd, now, _SENDS_PER_TICK)
+        if plane.cold:
+            plane.stalled_on_disk(time.monotonic() - now)
+        if left >= 0 or -left in _AGAIN:
+            self._want_write(left != 0)
+            self._hold(now)
         else:
-            self._want_write(True)
-        self._hold(now)
+            self._broken(os.strerror(-left), now)
 
-    def _send_plain(self, now: float) -> bool:
-        """True: all that was gathered is sent. False: the socket is full, or the connection is over."""
-        session = self.session
-        while session.gather.pending:
-            sent = session.plane.send(self._fd, now)
-            if sent >= 0:
-                continue
-            if -sent in (errno.EAGAIN, errno.EWOULDBLOCK):
-                self._want_write(True)
-            else:
-                self._broken(os.strerror(-sent), now)
-            return False
-        return True
-
-    def _send_staged(self, now: float) -> bool:
-        session = self.session
+    def _send_staged(self, now: float) -> int:
+        """As `DataPlane.send_to`, through OpenSSL."""
+        plane = self.session.plane
         assert self._tls is not None
-        while session.gather.pending:
-            try:
-                with memoryview(session.gather) as octets:
-                    sent = self._tls.send(octets)
-            except ssl.SSLWantWriteError:
-                # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
-                self._want_write(True)
-                return False
-            except ssl.SSLWantReadError:
-                self._want_write(False)
-                return False
-            except OSError as error:
-                self._broken(_reason(error), now)
-                return False
-            session.plane.consume(sent, now)
-        return True
+        for _ in range(_SENDS_PER_TICK):
+            if not plane.fill(now):
+                return 0
+            while plane.gather.pending:
+                try:
+                    with memoryview(plane.gather) as octets:
+                        sent = self._tls.send(octets)
+                except ssl.SSLWantWriteError:
+                    # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
+                    return -errno.EAGAIN
+                except ssl.SSLWantReadError:
+                    return 0  # what arrives next brings the next try
+                except OSError as error:
+                    # An SSLError has numbers of OpenSSL's own.
+                    return -errno.EPIPE if isinstance(error, ssl.SSLError) else -(error.errno or errno.EPIPE)
+                plane.consume(sent, now)
+        return 1
 
     def _broken(self, reason: str, now: float) -> None:
         """A send failed. What the server said before it closed may still lie in the socket: responses, a GOAWAY."""
-        if self._receive(now):
+        if self.session.failure is None and self._receive(now):
             self._end(ConnectionLost(f"the connection broke ({reason})"))
 
     def _want_write(self, wanted: bool) -> None:

@@ -6,6 +6,7 @@ SETTINGS, answers PING and writes our GOAWAY. Octets and the time come in as arg
 
 from __future__ import annotations
 
+import errno
 import typing
 from collections.abc import Sequence
 
@@ -119,14 +120,6 @@ class Session:
         """Return the attempts that this connection will not begin, because it drains or is over."""
         return self.plane.take_unsent()
 
-    @property
-    def room(self) -> int:
-        """How many more attempts keep the data plane busy until it is asked again: as many in line as in flight."""
-        plane = self.plane
-        if plane.draining or not plane.settled:
-            return 0
-        return max(2 * plane.stream_limit - plane.open_streams - plane.waiting, 0)
-
     # --- octets -----------------------------------------------------------------------------------
 
     @property
@@ -159,6 +152,14 @@ class Session:
         except (ProtocolViolation, NotHttp2) as failure:
             self._end(failure)
             return 1
+
+    def receive_all_from(self, fd: int, now: float) -> int:
+        """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet)."""
+        try:
+            return self.plane.receive_all_from(fd, now)
+        except (ProtocolViolation, NotHttp2) as failure:
+            self._end(failure)
+            return -errno.EAGAIN
 
     def _end(self, failure: ProtocolViolation | NotHttp2) -> None:
         self.failure = failure

@@ -81,12 +81,12 @@ def test_requests_wait_for_the_servers_settings(files: dict[int, Path]) -> None:
     client = session()
     client.submit(attempts([files[1]]))
     assert len(list(split(client.data_to_send(1.0)))) == 1
-    assert client.room == 0
+    assert client.plane.room == 0
     client.receive(settings_frame({STREAMS: 7}), 1.0)
     assert [one.kind for one in split(client.data_to_send(1.0))] == [SETTINGS, HEADERS, DATA]
     assert client.plane.settled
     assert client.peer_settings["MAX_CONCURRENT_STREAMS"] == 7
-    assert client.room == 13
+    assert client.plane.room == 13
     client.lose(ConnectionLost("over"), 1.0)
     client.take_finished()
 
@@ -269,7 +269,7 @@ def test_goaway_then_frames_of_the_connection(files: dict[int, Path]) -> None:
     frames = script.take()
     assert {one.kind for one in frames} == {PING, SETTINGS, DATA}
     assert frames[-1].flags == END_STREAM
-    assert script.client.room == 0
+    assert script.client.plane.room == 0
     script.send(script.response(1))
     assert script.ends()[b"/0"].ok
     script.close()
