@@ -25,10 +25,11 @@ cdef class Source:
     # The last read or slice had to wait for the disk.
     cdef bint cold
 
-    cdef int open(self, const char* path) noexcept
+    cdef int open(self, const char* path, bint follow) noexcept
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
     cdef Mapping* _slide(self) noexcept
     cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef bint unchanged(self) noexcept
+    cdef bint shrank(self) noexcept
     cdef void close(self) noexcept

@@ -22,6 +22,7 @@ cdef extern from "<fcntl.h>" nogil:
     int O_CLOEXEC
     int O_NOCTTY
     int O_NONBLOCK
+    int O_NOFOLLOW
     int POSIX_FADV_WILLNEED
 
 cdef extern from "<unistd.h>" nogil:
@@ -98,15 +99,15 @@ cdef class Source:
     def __dealloc__(self):
         self.close()
 
-    cdef int open(self, const char* path) noexcept:
+    cdef int open(self, const char* path, bint follow) noexcept:
         """Open and take size and mtime. Returns 0 or an errno; ENODEV for what is no regular file.
 
-        O_NONBLOCK because a FIFO that took the file's place would block the loop for ever.
+        ELOOP for a symbolic link that is not to be followed. O_NONBLOCK because a FIFO that took the file's place would block the loop for ever.
         """
         global _live_sources
         cdef stat_result status
         cdef int reason
-        self._fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+        self._fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (0 if follow else O_NOFOLLOW))
         if self._fd < 0:
             return errno
         _live_sources += 1
@@ -214,6 +215,11 @@ cdef class Source:
             and status.st_mtim.tv_nsec == self._mtime_nanoseconds
         )
 
+    cdef bint shrank(self) noexcept:
+        """True when the file is shorter than it was when it was opened."""
+        cdef stat_result status
+        return fstat(self._fd, &status) == 0 and status.st_size < self.size
+
     cdef void close(self) noexcept:
         """Close the file. Slices already handed out stay valid until their mapping is released."""
         global _live_sources
@@ -231,7 +237,7 @@ cdef class Source:
     def from_path(path: bytes) -> Source:
         """Open a file. Raises OSError."""
         cdef Source source = Source()
-        cdef int reason = source.open(path)
+        cdef int reason = source.open(path, True)
         if reason:
             raise OSError(reason, "can't open", path)
         return source

@@ -35,6 +35,8 @@ cdef class SendSide:
     cdef int64_t _list
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
+    # The next file could not be opened: no descriptor was free.
+    cdef readonly bint out_of_files
     # The peer's settings and the send side of the connection.
     cdef bytearray _control
     cdef bint _settled
@@ -49,8 +51,12 @@ cdef class SendSide:
     # What the connection reports.
     cdef readonly bint draining
     cdef readonly int64_t sent
+    # `sent` up to the last octet of an upload; what follows are PING and other control frames.
+    cdef readonly int64_t carried
     # When anything of an upload last moved on the wire; PING and SETTINGS don't count.
     cdef readonly double progressed
+    # When anything at all was last received.
+    cdef readonly double heard
     # The gather list holds HEADERS or DATA.
     cdef bint _carries
 

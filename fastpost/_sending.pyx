@@ -8,7 +8,7 @@ negative after SETTINGS; such a stream leaves the scheduler's ring and sends not
 
 import collections
 
-from libc.errno cimport EFAULT, EMFILE, ENFILE
+from libc.errno cimport EFAULT, EIO, EMFILE, ENFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
@@ -26,7 +26,7 @@ from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
 from fastpost._hpack import encode_literals
-from fastpost.errors import ErrorCode, FileChanged, ProtocolViolation, file_failure
+from fastpost.errors import ErrorCode, FileChanged, NotProcessed, ProtocolViolation, file_failure
 
 cdef enum:
     _MAX_STREAM_ID = 0x7FFFFFFF
@@ -74,6 +74,7 @@ cdef class SendSide:
         self._answering = 0
         self._list = 0
         self.cold = False
+        self.out_of_files = False
         self._waiting = collections.deque()
         self._finished = []
         self._parked = []
@@ -93,7 +94,9 @@ cdef class SendSide:
         self._held_since = 0.0
         self.draining = False
         self.sent = 0
+        self.carried = 0
         self.progressed = 0.0
+        self.heard = 0.0
         self._carries = False
 
     # --- what the session says --------------------------------------------------------------------
@@ -155,6 +158,15 @@ cdef class SendSide:
         self._waiting.clear()
         return unsent
 
+    def give_up_opening(self, double now) -> None:
+        """Fail the first attempt in line: no descriptor is free, and no stream anywhere will give one back."""
+        cdef Attempt attempt
+        if self._waiting:
+            attempt = <Attempt>self._waiting.popleft()
+            attempt.failure = file_failure(EMFILE)
+            attempt.finished = now
+            self._finished.append(attempt)
+
     def withdraw(self) -> list:
         """Return, untouched and in order, what waits while no stream may be begun at all (`limit_concurrency(0)`)."""
         if self.concurrency > 0:
@@ -168,22 +180,33 @@ cdef class SendSide:
         self.draining = True
 
     def lose(self, failure, double now) -> None:
-        """The connection is gone: every open stream ends with the failure; what waits is `take_unsent`."""
+        """The connection is gone: every open stream ends; what waits is `take_unsent`.
+
+        The failure is that of the streams whose HEADERS the socket took, at least in part; of the others the server
+        knows nothing.
+        """
+        cdef Attempt attempt
         self.draining = True
         self.gather.clear()
-        for attempt in list(self._table.attempts):
-            if attempt is not None:
-                self._close(<Attempt>attempt, failure, now)
+        for item in list(self._table.attempts):
+            if item is None:
+                continue
+            attempt = <Attempt>item
+            if attempt.begins_at >= self.sent:
+                self._close(attempt, NotProcessed("the connection ended before the request left", progress=True), now)
+            else:
+                self._close(attempt, failure, now)
 
     def cancel(self, Attempt attempt, failure, double now) -> None:
         """Reset an open stream with CANCEL (RFC 9113 §7) and end its attempt with the failure."""
         if attempt.stream_id and self._table.find(attempt.stream_id) is attempt:
             self._abort(attempt, CANCEL, failure, now)
 
-    def stalled(self, double now, double timeout) -> list:
+    def stalled(self, double now, double timeout, int64_t delivered) -> list:
         """Return the open streams on which nothing moved for `timeout` seconds though something was due.
 
-        A stream that merely waits for its turn among others that do move isn't stalled.
+        A stream that merely waits for its turn among others that do move isn't stalled, nor is one whose octets are
+        still on their way: `delivered` of those given to the socket have arrived (octets), as far as is known.
         """
         cdef Attempt attempt
         cdef bint connection_moves = now - self.progressed < timeout
@@ -192,12 +215,28 @@ cdef class SendSide:
             if item is None:
                 continue
             attempt = <Attempt>item
+            if attempt.ends_at > delivered and connection_moves:
+                # What it waits for can't come before that has arrived.
+                attempt.progressed = now
             if now - attempt.progressed < timeout:
                 continue
             if connection_moves and attempt.remaining > 0 and attempt.send_window > 0:
                 continue
             result.append(attempt)
         return result
+
+    def moved(self, double now) -> None:
+        """Octets of uploads are on the move, beyond what is seen from here: the peer acknowledges some."""
+        self.progressed = now
+
+    def open_attempts(self) -> list:
+        """Return the attempts whose stream is open."""
+        return [attempt for attempt in self._table.attempts if attempt is not None]
+
+    @property
+    def begun(self) -> bool:
+        """True once a stream was opened."""
+        return self._next_stream_id > 1
 
     @property
     def open_streams(self) -> int:
@@ -229,8 +268,11 @@ cdef class SendSide:
 
     @property
     def wake_at(self) -> float:
-        """When held crumbs of the window are to be sent (monotonic seconds); 0.0: nothing is held."""
-        return self._held_since + _HOLD if self._held_since else 0.0
+        """When held crumbs of the window are to be sent (monotonic seconds); 0.0: nothing is held.
+
+        Not while the socket is full: nothing is looked at before it takes what is gathered.
+        """
+        return self._held_since + _HOLD if self._held_since and self.gather.pending == 0 else 0.0
 
     def fairness(self) -> tuple:
         """Return (streams, Σ share, Σ share², smallest, largest share) of the larger uploads that are over.
@@ -360,6 +402,7 @@ cdef class SendSide:
     cdef void _note_sent(self, int64_t octets, double now) noexcept:
         self.sent += octets
         if self._carries:
+            self.carried = self.sent
             self.progressed = now
 
     def consume(self, int64_t octets, double now) -> None:
@@ -378,7 +421,7 @@ cdef class SendSide:
     def _tear(self, uint32_t stream_id, double now):
         cdef Attempt attempt = self._table.find(stream_id) if stream_id else None
         if attempt is not None:
-            self._abort(attempt, CANCEL, _changed(), now)
+            self._abort(attempt, CANCEL, _changed() if attempt.source.shrank() else file_failure(EIO), now)
 
     def _unpark(self):
         cdef Attempt attempt
@@ -396,6 +439,7 @@ cdef class SendSide:
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
         cdef Py_ssize_t bound
         cdef int opened
+        self.out_of_files = False
         while self._table.count < limit and self._waiting and not self.draining:
             attempt = <Attempt>self._waiting[0]
             literals = self._encoded(attempt.request_fields)
@@ -407,9 +451,12 @@ cdef class SendSide:
             opened = self._open_stream(attempt, now)
             if opened == _OPENED:
                 self._carries = True
+                attempt.begins_at = self.sent + self.gather.pending
                 self._write_headers(attempt, literals)
+                attempt.ends_at = self.sent + self.gather.pending
             elif opened == _NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
+                self.out_of_files = True
                 return True
         return True
 
@@ -421,11 +468,11 @@ cdef class SendSide:
             attempt.began = now
         attempt.progressed = now
         attempt.source = Source()
-        reason = attempt.source.open(attempt.file)
+        reason = attempt.source.open(attempt.file, attempt.follow)
         if reason:
             attempt.source = None
-            if reason in (EMFILE, ENFILE) and self._table.count:
-                # No error: a stream that ends gives its descriptor back.
+            if reason in (EMFILE, ENFILE):
+                # No error: a stream that ends gives its descriptor back, here or on another connection.
                 return _NO_DESCRIPTOR
             attempt.failure = file_failure(reason)
             attempt.finished = now
@@ -611,6 +658,7 @@ cdef class SendSide:
         self._carries = True
         attempt.send_window -= octets
         attempt.payload += octets
+        attempt.ends_at = self.sent + self.gather.pending
         attempt.progressed = now
         self.send_window -= octets
         self._uncredited += octets

@@ -97,6 +97,7 @@ cdef class DataPlane(SendSide):
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
         self._split_time(now)
+        self.heard = now
         while self._inbound.next_frame(&frame):
             self._dispatch(&frame, now)
         return 0
@@ -281,7 +282,9 @@ cdef class DataPlane(SendSide):
             return 0
         if octets == 0:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets", now)
-        attempt.progressed = now
+        if attempt.remaining > 0:
+            # Credit that nobody can use is no progress.
+            attempt.progressed = now
         attempt.send_window += octets
         if attempt.send_window > MAX_WINDOW:
             return self._violate(attempt, ErrorCode.FLOW_CONTROL_ERROR, "a stream window over 2^31-1", now)

@@ -15,6 +15,7 @@ cdef class Attempt:
     # What to send.
     cdef readonly object upload
     cdef readonly bytes file
+    cdef readonly bint follow
     cdef readonly bytes path
     cdef readonly tuple request_fields
     cdef readonly int retried
@@ -40,6 +41,9 @@ cdef class Attempt:
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.
     cdef int64_t ended_in
+    # Octets of the connection that precede its HEADERS, and those up to the last octet gathered for it.
+    cdef int64_t begins_at
+    cdef int64_t ends_at
     cdef double progressed
     cdef bint mapped
     cdef bint responded

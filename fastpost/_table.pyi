@@ -9,6 +9,7 @@ def status_failure(attempt: Attempt) -> HttpStatus: ...
 class Attempt:
     upload: Any
     file: bytes
+    follow: bool
     path: bytes
     request_fields: tuple[tuple[bytes, bytes], ...]
     retried: int
@@ -30,6 +31,7 @@ class Attempt:
         fields: tuple[tuple[bytes, bytes], ...] = (),
         retried: int = 0,
         replayed: int = 0,
+        follow: bool = True,
     ) -> None: ...
     @property
     def ok(self) -> bool: ...

@@ -33,6 +33,7 @@ cdef class Attempt:
         fields: request fields beside the session's constant ones.
         retried: tries within the retry budget that went before.
         replayed: tries outside it that went before.
+        follow: open what `file` points to when it is a symbolic link; False: that is a failure.
 
     `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened.
     `replayed_in_a_row` counts the replays since the last retry that the cap looks at.
@@ -41,11 +42,14 @@ cdef class Attempt:
     `fields` and `body` are those of the response, as far as they were kept.
     """
 
-    def __cinit__(self, upload, bytes file, bytes path, tuple fields=(), int retried=0, int replayed=0):
+    def __cinit__(
+        self, upload, bytes file, bytes path, tuple fields=(), int retried=0, int replayed=0, bint follow=True,
+    ):
         global _live_attempts
         _live_attempts += 1
         self.upload = upload
         self.file = file
+        self.follow = follow
         self.path = path
         self.request_fields = fields
         self.retried = retried
@@ -88,6 +92,7 @@ cdef class Attempt:
         """
         cdef Attempt attempt = Attempt(
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
+            self.follow,
         )
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.began = self.began

@@ -7,11 +7,14 @@ gather list, TLS by SSLSocket.send from the staged octets. The event loop's own 
 
 from __future__ import annotations
 
+import array
 import asyncio
 import errno
+import fcntl
 import os
 import socket
 import ssl
+import termios
 import time
 import typing
 
@@ -37,6 +40,8 @@ if typing.TYPE_CHECKING:
 
 #: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
 _SENDS_PER_TICK = 8
+#: Octets in the send queue that the peer's kernel has not acknowledged: SIOCOUTQ, the same number as TIOCOUTQ (tcp(7)).
+_SIOCOUTQ = termios.TIOCOUTQ
 #: The socket is full, or empty.
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: One TLS record's worth and more; responses to uploads are short.
@@ -57,6 +62,7 @@ class Connection:
         concurrency: most streams to have open on this connection.
         on_finished: called with attempts that ended, once a tick; it may submit more.
         on_closed: called once when the connection is over, after the last `on_finished`.
+        on_error: called with what should never have been raised in a callback of the loop, which would only log it.
     """
 
     def __init__(
@@ -67,11 +73,13 @@ class Connection:
         concurrency: int,
         on_finished: Callable[[Connection, list[Attempt]], None],
         on_closed: Callable[[Connection], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self._target = target
         self._settings = settings
         self._on_finished = on_finished
         self._on_closed = on_closed
+        self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLSocket | None = None
@@ -83,7 +91,14 @@ class Connection:
         self._hold_timer: asyncio.TimerHandle | None = None
         self._check_timer: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
+        #: Octets that are known to have arrived, and when that last grew.
+        self._delivered = 0
+        self._delivered_at = 0.0
+        self._tick_guarded = self._guarded(self._tick)
+        self._writable_guarded = self._guarded(self._writable)
         self.closed = False
+        #: There was work for it when it ended.
+        self.was_used = False
         self._opened = False
         self.session = Session(
             method=target.method,
@@ -120,7 +135,7 @@ class Connection:
             reason = self.session.failure or "it goes away"
             raise ConnectFailed(f"{where} ended the connection at once ({reason}): check that the server is up")
         self._opened = True
-        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
 
     async def _establish(self, where: str) -> None:
         self._socket = await self._connect(where)
@@ -139,12 +154,15 @@ class Connection:
                 f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
             ) from None
         failure: OSError | None = None
-        for family, kind, protocol, _, address in addresses:
+        for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # An address that swallows packets may use up its part of the time, not that of the others.
+            part = self._settings.connect_timeout / left if left > 1 else None
             try:
-                return await self._connect_to(socket.socket(family, kind, protocol), address)
+                async with asyncio.timeout(part):
+                    return await self._connect_to(socket.socket(family, kind, protocol), address)
             except OSError as error:
                 failure = error
-        reason = os.strerror(failure.errno) if failure and failure.errno else "no address"
+        reason = "no address" if failure is None else os.strerror(failure.errno) if failure.errno else "timed out"
         raise ConnectFailed(f"can't connect to {where} ({reason}): check host and port, and that the server is up")
 
     async def _connect_to(self, connecting: socket.socket, address: typing.Any) -> socket.socket:
@@ -192,7 +210,7 @@ class Connection:
     async def _exchange_settings(self, where: str) -> None:
         self._settled = self._loop.create_future()
         self.session.begin()
-        self._loop.add_reader(self._fd, self._readable)
+        self._loop.add_reader(self._fd, self._guarded(self._readable))
         try:
             self._flush(time.monotonic())
             await self._settled
@@ -227,11 +245,20 @@ class Connection:
         self.session.submit(attempts)
         self._schedule_tick()
 
+    def give_up_opening(self) -> None:
+        """Fail the next upload: the process may open no more files, and none that is open will be closed."""
+        self.session.plane.give_up_opening(time.monotonic())
+        self._schedule_tick()
+
+    def wake(self) -> None:
+        """Try again to begin what waits."""
+        self._schedule_tick()
+
     def cancel_all(self, failure: FastpostError) -> None:
         """Reset every open stream; what was not begun comes back unsent."""
         self.session.plane.drain()
         now = time.monotonic()
-        for attempt in self.session.plane.stalled(now, 0.0):
+        for attempt in self.session.plane.open_attempts():
             self.session.plane.cancel(attempt, failure, now)
         self._schedule_tick()
 
@@ -248,10 +275,21 @@ class Connection:
 
     # --- the loop's calls -------------------------------------------------------------------------
 
+    def _guarded(self, called: Callable[[], None]) -> Callable[[], None]:
+        """Wrap a callback of the loop: the loop would log what it raises, and the run would wait for ever."""
+
+        def guarded() -> None:
+            try:
+                called()
+            except Exception as error:
+                self._on_error(error)
+
+        return guarded
+
     def _schedule_tick(self) -> None:
         if not self._tick_scheduled and not self.closed:
             self._tick_scheduled = True
-            self._loop.call_soon(self._tick)
+            self._loop.call_soon(self._tick_guarded)
 
     def _tick(self) -> None:
         self._tick_scheduled = False
@@ -288,7 +326,7 @@ class Connection:
             return
         plane = self.session.plane
         finished = plane.take_finished()
-        if finished or plane.draining or plane.room:
+        if finished or plane.draining or plane.room or plane.out_of_files:
             self._on_finished(self, finished)
 
     def _receive(self, now: float) -> bool:
@@ -373,7 +411,7 @@ class Connection:
         if wanted != self._writing and not self.closed:
             self._writing = wanted
             if wanted:
-                self._loop.add_writer(self._fd, self._writable)
+                self._loop.add_writer(self._fd, self._writable_guarded)
             else:
                 self._loop.remove_writer(self._fd)
 
@@ -381,33 +419,49 @@ class Connection:
         """Wake up when held crumbs of the window are due."""
         wake_at = self.session.plane.wake_at
         if wake_at and self._hold_timer is None and not self.closed:
-            self._hold_timer = self._loop.call_later(max(wake_at - now, 0.0), self._held)
+            self._hold_timer = self._loop.call_later(max(wake_at - now, 0.0), self._guarded(self._held))
 
     def _check(self) -> None:
         """Once a second: is anything stuck? PING tells a slow server from a dead connection."""
         now = time.monotonic()
-        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
-        stalled = self.session.plane.stalled(now, self._settings.stall_timeout)
-        if not stalled:
+        self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
+        self._note_delivered(now)
+        plane = self.session.plane
+        timeout = self._settings.stall_timeout
+        stalled = plane.stalled(now, timeout, self._delivered)
+        starved = plane.waiting and not plane.open_streams and now - plane.heard >= timeout
+        if not stalled and not starved:
             self._pinged_at = 0.0
         elif not self._pinged_at:
             self._pinged_at = now
             self.session.ping()
         elif self.session.ping_answered:
             self._pinged_at = 0.0
-            what = f"nothing moved for {self._settings.stall_timeout:g} s, though the server answers PING"
+            what = f"nothing moved for {timeout:g} s, though the server answers PING"
             for attempt in stalled:
-                self.session.plane.cancel(attempt, Stalled(what), now)
-        elif now - self._pinged_at > _PING_TIMEOUT:
-            self._end(Stalled(f"nothing moved for {self._settings.stall_timeout:g} s and PING stayed unanswered"))
+                plane.cancel(attempt, Stalled(what), now)
+        elif now - max(self._pinged_at, self._delivered_at) > _PING_TIMEOUT:
+            self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered"))
             return
         self._advance(now)
+
+    def _note_delivered(self, now: float) -> None:
+        """Ask the kernel how much of what it took has not arrived; a slow line is no stalled one."""
+        waiting = array.array("i", [0])
+        fcntl.ioctl(self._fd, _SIOCOUTQ, waiting)
+        delivered = min(self.session.plane.sent - waiting[0], self.session.plane.carried)
+        if delivered > self._delivered:
+            self._delivered = delivered
+            self._delivered_at = now
+            self.session.plane.moved(now)
 
     # --- the end ----------------------------------------------------------------------------------
 
     def _end(self, failure: FastpostError) -> None:
         if self.closed:
             return
+        plane = self.session.plane
+        self.was_used = plane.begun or plane.waiting > 0
         self._shut()
         self.session.lose(failure, time.monotonic())
         if self._settled is not None:

@@ -13,13 +13,14 @@ import typing
 
 from fastpost import retry
 from fastpost.connection import Connection
-from fastpost.errors import ConnectFailed, NotHttp2, TargetUnreachable
+from fastpost.errors import ConnectFailed, NotHttp2, NotProcessed, TargetUnreachable
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
+    from fastpost.errors import FastpostError
     from fastpost.tally import Tally
     from fastpost.target import Target
 
@@ -61,10 +62,16 @@ class Pool:
         self.connections: list[Connection] = []
         #: Most streams in all.
         self.concurrency = settings.concurrency
+        #: When that was last halved; what was begun before can't tell how the server takes it.
+        self.eased_at = 0.0
         self._opening: set[asyncio.Task[None]] = set()
         self._ever_connected = False
-        #: Connections in a row that ended without a single response.
+        #: Connections in a row that had work and ended, while nothing was answered on any.
         self._fruitless = 0
+        self._last_end: FastpostError | None = None
+        #: Responses on connections that are gone, and in all when a connection last ended.
+        self._responses_before = 0
+        self._responses_seen = 0
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
         #: Draining connections whose GOAWAY asked for fewer requests; each is heeded once.
@@ -107,10 +114,9 @@ class Pool:
 
     async def _open_one(self) -> None:
         """Open one connection, with retries. Raises the TargetUnreachable of the last try."""
-        tries = self._fruitless
+        tries = 0
         began = time.monotonic()
-        if tries:
-            await self._wait(_no_answers(tries), tries - 1, began)
+        await self._wait_for_answers()
         while True:
             connection = Connection(
                 self._target,
@@ -118,6 +124,7 @@ class Pool:
                 concurrency=0,
                 on_finished=self._on_finished,
                 on_closed=self._closed,
+                on_error=self._on_error,
             )
             try:
                 await connection.open()
@@ -129,20 +136,40 @@ class Pool:
         self._tally.connections += 1
         self.connections.append(connection)
 
+    async def _wait_for_answers(self) -> None:
+        """Give air to a server that ended the last connections without an answer. Raises ConnectFailed after too many.
+
+        Nothing was lost by them, so it is no retry: outside the budget, like a replay.
+        """
+        if not self._fruitless:
+            return
+        verdict = self._judge(NotProcessed("no answer", progress=False), replayed=self._fruitless - 1)
+        if verdict.wait is None:
+            raise ConnectFailed(
+                f"{self._fruitless} connections in a row ended before anything was answered "
+                f"(the last: {self._last_end}): check the server and its log, or try again later"
+            )
+        await asyncio.sleep(verdict.wait)
+
+    def _judge(
+        self, failure: FastpostError, retried: int = 0, replayed: int = 0, elapsed: float = 0.0
+    ) -> retry.Verdict:
+        return retry.judge(
+            failure,
+            retried=retried,
+            replayed=replayed,
+            elapsed=elapsed,
+            budget=self._budget,
+            rng=random.random,
+            wall=time.time(),
+        )
+
     async def _wait(self, failure: TargetUnreachable, tries: int, began: float) -> None:
         """Wait until the next try to connect is due. Raises `failure` when there is none."""
         if isinstance(failure, NotHttp2) and self._ever_connected:
             # It did speak HTTP/2 a moment ago: a restarting server, not a wrong one.
             failure = ConnectFailed(str(failure))
-        verdict = retry.judge(
-            failure,
-            retried=tries,
-            replayed=0,
-            elapsed=time.monotonic() - began,
-            budget=self._budget,
-            rng=random.random,
-            wall=time.time(),
-        )
+        verdict = self._judge(failure, retried=tries, elapsed=time.monotonic() - began)
         if verdict.wait is None:
             raise failure
         await asyncio.sleep(verdict.wait)
@@ -172,15 +199,27 @@ class Pool:
             withdrawn += plane.withdraw()
         return withdrawn
 
-    def ease(self) -> None:
+    def ease(self, now: float) -> None:
         """Have half the streams in all: the server asks for less. `share_out` follows."""
         self.concurrency = max(self.concurrency // 2, 1)
+        self.eased_at = now
 
-    def ease_once(self, connection: Connection) -> None:
+    def ease_once(self, connection: Connection, now: float) -> None:
         """Ease, unless this connection has asked for it before."""
         if connection not in self._calmed:
             self._calmed.add(connection)
-            self.ease()
+            self.ease(now)
+
+    def share_descriptors(self, freed: bool) -> None:
+        """Wake connections that found no free descriptor when some were `freed`; with no file open at all, one fails."""
+        starved = [connection for connection in self.connections if connection.session.plane.out_of_files]
+        if not starved:
+            return
+        if freed:
+            for connection in starved:
+                connection.wake()
+        elif not any(connection.session.plane.open_streams for connection in self.connections):
+            starved[0].give_up_opening()
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -191,7 +230,14 @@ class Pool:
         self._calmed.discard(connection)
         if self._closing:
             return
-        self._fruitless = 0 if plane.responses else self._fruitless + 1
+        self._responses_before += plane.responses
+        responses = self._responses_before + sum(one.session.plane.responses for one in self.connections)
+        if responses > self._responses_seen:
+            self._fruitless = 0
+        elif connection.was_used:
+            self._fruitless += 1
+        self._responses_seen = responses
+        self._last_end = connection.session.failure
         self._on_ready()
 
     def drain(self) -> Iterator[Attempt]:
@@ -209,10 +255,3 @@ class Pool:
             connection.close()
         if self._opening:
             await asyncio.wait(self._opening)
-
-
-def _no_answers(connections: int) -> ConnectFailed:
-    times = "once" if connections == 1 else f"{connections} times in a row"
-    return ConnectFailed(
-        f"the server took a connection and ended it without an answer, {times}: check the server's log, or try later"
-    )

@@ -32,6 +32,8 @@ if typing.TYPE_CHECKING:
 
 #: The backlog is refilled from the walk when it falls below this many attempts.
 _BACKLOG_LOW = 512
+#: Uploads that wait for their retry before no new one is begun.
+_DELAYED_MOST = 1024
 #: Seconds between updates of the live count of octets.
 _COUNT_INTERVAL = 0.1
 
@@ -114,6 +116,7 @@ class Run:
         """Hand out no new attempts while the consumer of the results is behind."""
         if self._paused and not paused:
             self._paused = False
+            self._ask_for_more()
             self._supply_all()
         self._paused = paused
 
@@ -171,7 +174,9 @@ class Run:
         self._finish_if_done()
 
     def _ask_for_more(self) -> None:
-        if self._feed is not None and len(self._backlog) < _BACKLOG_LOW and not self.stopping:
+        if self._feed is None or self.stopping or self._paused:
+            return
+        if len(self._backlog) < _BACKLOG_LOW and len(self._delayed) < _DELAYED_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
@@ -192,7 +197,11 @@ class Run:
         for upload in uploads:
             name = upload.name
             try:
-                attempts.append(Attempt(upload, upload.file, request_path(name), fields(name, upload.content_type)))
+                attempts.append(
+                    Attempt(
+                        upload, upload.file, request_path(name), fields(name, upload.content_type), 0, 0, upload.follow
+                    )
+                )
             except UsageError as error:
                 # A walk finds no such name or type; a program may have made one.
                 unfit.append(Attempt(upload, upload.file, b""))
@@ -263,7 +272,8 @@ class Run:
 
     def _supply(self, connection: Connection) -> None:
         """Keep a connection busy, in the order of the backlog."""
-        room = 0 if self._paused else connection.room
+        # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
+        room = 0 if self._paused or len(self._delayed) >= _DELAYED_MOST else connection.room
         backlog = self._backlog
         if room and backlog:
             if room >= len(backlog):
@@ -291,6 +301,7 @@ class Run:
             self._connections_changed()
         else:
             self._supply(connection)
+        self._pool.share_descriptors(bool(attempts))
 
     def _leave(self, connection: Connection) -> None:
         """A draining connection begins nothing more: its unsent attempts go first on another one."""
@@ -300,15 +311,15 @@ class Run:
         else:
             self._backlog.extendleft(reversed(unsent))
         if connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
-            self._pool.ease_once(connection)
+            self._pool.ease_once(connection, time.monotonic())
 
     def _judge(self, failed: list[Attempt]) -> None:
         """Replay, retry, or let the failure be the result. What goes again at once keeps its order and goes first."""
         final = []
         again = []
         now = time.monotonic()
-        if any(isinstance(one.failure, ServerOverloaded) and not one.failure.unprocessed for one in failed):
-            self._pool.ease()
+        if any(self._asks_for_calm(one) for one in failed):
+            self._pool.ease(now)
             self._share_out()
         for attempt in failed:
             assert attempt.failure is not None
@@ -327,6 +338,13 @@ class Run:
             self._connections_changed()
         if final:
             self._end(final)
+
+    def _asks_for_calm(self, attempt: Attempt) -> bool:
+        """RST_STREAM with ENHANCE_YOUR_CALM, on a stream that was begun since the last easing."""
+        failure = attempt.failure
+        return (
+            isinstance(failure, ServerOverloaded) and not failure.unprocessed and attempt.started > self._pool.eased_at
+        )
 
     def _verdict(self, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
         if self.stopping:

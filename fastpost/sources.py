@@ -39,15 +39,19 @@ class Upload:
         name: the relative path with "/" between its parts, raw octets; for a plain file its base name.
         size: octets as the walk saw them, -1 when it didn't look.
         content_type: sent in place of the type that the name suggests; None: go by the name.
+        follow: send what a symbolic link points to; False, as for files found in a folder: fail if it has become one.
     """
 
-    __slots__ = ("content_type", "file", "name", "size")
+    __slots__ = ("content_type", "file", "follow", "name", "size")
 
-    def __init__(self, file: bytes, name: bytes, size: int = -1, content_type: str | None = None) -> None:
+    def __init__(
+        self, file: bytes, name: bytes, size: int = -1, content_type: str | None = None, follow: bool = True
+    ) -> None:
         self.file = file
         self.name = name
         self.size = size
         self.content_type = content_type
+        self.follow = follow
 
     def __repr__(self) -> str:
         return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
@@ -250,7 +254,9 @@ class _Walk:
         prefix = folder.prefix
         others: Sequence[os.DirEntry[bytes]] = ()
         try:
-            uploads = [Upload(e.path, prefix + e.name) for e in entries if e.is_file(follow_symlinks=False)]
+            uploads = [
+                Upload(e.path, prefix + e.name, -1, None, False) for e in entries if e.is_file(follow_symlinks=False)
+            ]
             if len(uploads) < len(entries):
                 others = [e for e in entries if not e.is_file(follow_symlinks=False)]
         except OSError:  # a file system without d_type, and a folder that may be listed but not searched

@@ -76,11 +76,20 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return certificates(tmp_path_factory.mktemp("certificates"))
 
 
+def _unexpected(error: BaseException) -> None:
+    raise error
+
+
 def connection(url: str, **options: Any) -> Connection:
     settings = Settings(to=url, **options)
 
     return Connection(
-        targets.parse(url), settings, concurrency=1, on_finished=lambda *_: None, on_closed=lambda _: None
+        targets.parse(url),
+        settings,
+        concurrency=1,
+        on_finished=lambda *_: None,
+        on_closed=lambda _: None,
+        on_error=_unexpected,
     )
 
 
@@ -760,6 +769,7 @@ def test_what_was_submitted_comes_back_when_it_closes(tmp_path: Path) -> None:
             concurrency=1,
             on_finished=lambda _, attempts: ended.extend(attempts),
             on_closed=closed.append,
+            on_error=_unexpected,
         )
         await opened.open()
         attempts = [Attempt(upload_, upload_.file, b"/%d" % n) for n in range(3)]
