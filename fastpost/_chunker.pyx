@@ -153,7 +153,7 @@ cdef class Source:
         if got >= 0:
             return got
         if errno == EOPNOTSUPP or errno == ENOSYS or errno == EINVAL:
-            # A file system that can't tell: asking each time would cost a call a file. Waits then count as the client's.
+            # A file system that can't tell: asking it would cost a call a file. Its waits then count as the client's.
             _asks_cache = False
         return 0
 

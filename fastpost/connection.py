@@ -429,7 +429,8 @@ class Connection:
         plane = self.session.plane
         timeout = self._settings.stall_timeout
         stalled = plane.stalled(now, timeout, self._delivered)
-        starved = plane.waiting and not plane.open_streams and now - plane.heard >= timeout
+        # Not a single stream is allowed: that is waited for, but not on a dead host.
+        starved = plane.max_concurrent_streams == 0 and not plane.open_streams and now - plane.heard >= timeout
         if not stalled and not starved:
             self._pinged_at = 0.0
         elif not self._pinged_at:

@@ -211,7 +211,7 @@ class Pool:
             self.ease(now)
 
     def share_descriptors(self, freed: bool) -> None:
-        """Wake connections that found no free descriptor when some were `freed`; with no file open at all, one fails."""
+        """Wake connections that found no descriptor, when some were `freed`; with no file open at all, one fails."""
         starved = [connection for connection in self.connections if connection.session.plane.out_of_files]
         if not starved:
             return

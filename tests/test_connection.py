@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import select
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ import pytest
 from h2.settings import SettingCodes
 from h2_judge import (
     ACK,
+    DATA,
     END_HEADERS,
     END_STREAM,
     HEADERS,
@@ -265,6 +267,8 @@ def test_ends_behind_its_settings(loop: str, tls: bool, last: bytes, loopback: C
 
     def serve(stream: socket.socket, _: int) -> None:
         with _server_tls(loopback).wrap_socket(stream, server_side=True) if tls else stream as through:
+            # In one segment with what ends it: what comes later would meet a connection that is open already.
+            through.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             greet(through, last)
             if not tls:
                 through.shutdown(socket.SHUT_WR)
@@ -781,3 +785,160 @@ def test_what_was_submitted_comes_back_when_it_closes(tmp_path: Path) -> None:
 
     with Server() as server:
         drive(main())
+
+
+# --- ends of every kind ---------------------------------------------------------------------------
+
+
+@LOOPS
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+def test_violation_and_reset_in_one(tmp_path: Path, loop: str, tls: bool, loopback: Certificates) -> None:
+    """Our GOAWAY meets a socket that is reset already: the connection ends all the same, once."""
+    uploads = files(tmp_path, 5)
+
+    def serve(stream: socket.socket, order: int) -> None:
+        with _server_tls(loopback).wrap_socket(stream, server_side=True) if tls else stream as through:
+            greet(through)
+            await_requests(through, 5)
+            through.sendall(frame(SETTINGS, 0, 1))
+            through.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    results = Results()
+    with Raw(serve) as server:
+        options: dict[str, Any] = {"cacert": loopback.cafile} if tls else {}
+        url = server.url.replace("http", "https") if tls else server.url
+        upload(url, uploads, loop, results, retries=0, **options)
+    assert set(results.failures()) <= {"ProtocolViolation", "ConnectionLost"}
+    assert len(results.all) == 5
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_slow_line_is_no_stalled_one(tmp_path: Path) -> None:
+    """It takes many times the stall timeout, and every moment of it something arrives."""
+    uploads = files(tmp_path, 40, 60_000)
+    pause = threading.Event()
+
+    def serve(stream: socket.socket, _: int) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        greet(
+            stream, settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65535)
+        )
+        octets = b""
+        while got := stream.recv(30_000):
+            pause.wait(0.02)
+            octets += got
+            while len(octets) >= 9 and len(octets) >= (length := 9 + int.from_bytes(octets[:3], "big")):
+                kind, flags, stream_id = octets[3], octets[4], int.from_bytes(octets[5:9], "big")
+                if kind == PING and not flags:
+                    stream.sendall(frame(PING, ACK, 0, octets[9:17]))
+                if kind == DATA and flags & END_STREAM:
+                    stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, CREATED))
+                octets = octets[length:]
+
+    results = Results()
+    with Raw(serve) as server:
+        upload(server.url, uploads, results=results, retries=0, stall_timeout=0.25)
+        assert server.connections == 1
+    assert results.failures() == {}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_credit_that_nobody_can_use_is_no_progress(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 1)
+    pause = threading.Event()
+
+    def serve(stream: socket.socket, _: int) -> None:
+        greet(stream)
+        await_requests(stream, 1)
+        while True:
+            stream.sendall(window_update(1, 1) + window_update(0, 1))
+            _pong(stream, stream.recv(65_536) if _readable(stream) else b"")
+            pause.wait(0.01)
+
+    results = Results()
+    with Raw(serve) as server:
+        upload(server.url, uploads, results=results, retries=0, stall_timeout=0.1)
+    assert results.failures() == {"Stalled": 1}
+
+
+def _readable(stream: socket.socket) -> bool:
+    return bool(select.select([stream], [], [], 0)[0])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_dead_host_that_allows_no_stream(tmp_path: Path) -> None:
+    """MAX_CONCURRENT_STREAMS 0 is waited for, but not on a connection whose other end is gone."""
+    uploads = files(tmp_path, 1)
+
+    def serve(stream: socket.socket, order: int) -> None:
+        greet(stream, settings_frame({SettingCodes.MAX_CONCURRENT_STREAMS: 0}) if order == 0 else b"")
+        if order:
+            await_requests(stream, 1)
+            stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, 1, CREATED))
+        drain(stream)
+
+    with Raw(serve) as server:
+        tally = upload(server.url, uploads, stall_timeout=0.1)
+        assert server.connections == 2
+    assert tally.ok == 1
+
+
+def test_nothing_spins_while_the_socket_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crumbs of the window are held, and what was gathered before them does not leave."""
+    uploads = files(tmp_path, 12, 800_003)
+    fired = 0
+    held = Connection._held
+
+    def counted(self: Connection) -> None:
+        nonlocal fired
+        fired += 1
+        held(self)
+
+    monkeypatch.setattr(Connection, "_held", counted)
+    over = threading.Event()
+
+    def serve(stream: socket.socket, _: int) -> None:
+        # Any of these windows may be the one that ends in crumbs while the socket is full.
+        greet(
+            stream,
+            settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}),
+            window_update(0, 8_000_000 - 65_535),
+        )
+        over.wait(20)
+
+    async def main() -> None:
+        client = uploader(server.url, retries=0)
+        running = asyncio.create_task(client.run(batches(uploads)))
+        await asyncio.sleep(0.3)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    with Raw(serve) as server:
+        drive(main())
+        over.set()
+    assert fired < 50
+
+
+def test_first_address_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is tried within the time that connecting may take."""
+    with contextlib.ExitStack() as queue:
+        listener = queue.enter_context(socket.socket())
+        listener.bind(("127.0.0.3", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        server = queue.enter_context(Server())
+        live = int(server.url.rsplit(":", 1)[1].strip("/"))
+
+        async def resolve(self: object, host: str, port_: int, **_: object) -> list[Any]:
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.3", port)),
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, live)),
+            ]
+
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", resolve)
+        opening(f"http://store.example:{live}/", "asyncio", connect_timeout=0.4)

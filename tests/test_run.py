@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import itertools
+import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,12 +16,14 @@ from typing import Any
 
 import h2.events
 import pytest
-from h2_judge import goaway
+from h2.settings import SettingCodes
+from h2_judge import goaway, settings_frame, window_update
 from in_process import (
     LOOPS,
     Raw,
     Results,
     Server,
+    await_requests,
     batches,
     contents,
     drain,
@@ -35,7 +40,7 @@ from fastpost.errors import (
     ServerOverloaded,
     TargetUnreachable,
 )
-from fastpost.sources import Batch, Upload
+from fastpost.sources import Batch, Upload, walk
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
@@ -719,6 +724,161 @@ def test_answers_in_the_last_segment_count(tmp_path: Path) -> None:
         tally = drive(run(server.url, uploads, retries=0))
     assert tally.ok == 5
     assert server.connections == 1
+
+
+def test_idle_connections_that_end_say_nothing_of_the_server(tmp_path: Path) -> None:
+    """The server's timer ends them one after the other; then the one that worked is lost, and is replaced."""
+    uploads = files(tmp_path, 1)
+    idle = threading.Semaphore(0)
+
+    def leave(stream: socket.socket) -> None:
+        greet(stream)
+        stream.sendall(goaway(0))
+        drain(stream)
+        idle.release()
+
+    class Losing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if peer.number == 0:
+                for _ in range(2):
+                    assert idle.acquire(timeout=20)
+                peer.drop(abort=True)
+            peer.answer(request, 201)
+
+    with Server(Losing(), instead=dict.fromkeys(range(1, 7), leave)) as server:
+        tally = drive(run(server.url, uploads, connections=3, concurrency=3))
+    assert tally.ok == 1
+
+
+def test_a_server_that_puts_everything_off(tmp_path: Path) -> None:
+    """What waits for its retry is bounded: no new upload is begun for each one that was put off."""
+    (file,) = files(tmp_path, 1)
+    uploads = [Upload(file.file, b"%06d" % number, 100) for number in range(6000)]
+    waiting = 0
+
+    class Later(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 503, retry_after="3000")
+
+    async def main() -> None:
+        nonlocal waiting
+        client = uploader(server.url, concurrency=50)
+        results = Results()
+        running = asyncio.create_task(client.run(batches(uploads), results))
+        while client.tally.wasted < 1024 * 100:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        waiting = client.tally.wasted // 100
+        client.stop(0.0)
+        await running
+        assert client.tally.found == len(results.all)
+
+    with Server(Later()) as server:
+        drive(main())
+    assert 1024 <= waiting <= 1024 + 150
+
+
+def test_few_descriptors_for_many_connections(tmp_path: Path) -> None:
+    """One that finds none free waits for the others."""
+    uploads = files(tmp_path, 200, 70_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        results = Results()
+        client = uploader(server.url, connections=4, concurrency=60)
+        running = asyncio.create_task(client.run(batches(uploads), results))
+        while client.tally.connections < 4:
+            await asyncio.sleep(0)
+        # Sockets of the server's in this process are open already.
+        spare = os.open("/", os.O_RDONLY)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 6, hard))
+        try:
+            await running
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert results.once(uploads)
+        assert client.tally.errors == {}
+
+    with Server() as server:
+        drive(main())
+    assert server.bodies() == contents(uploads)
+
+
+def test_post_that_never_left_is_sent_again(tmp_path: Path) -> None:
+    """The socket took nothing of the later requests before the connection was lost."""
+    uploads = files(tmp_path, 40, 1_000_000)
+    requested = threading.Event()
+
+    def lose(stream: socket.socket) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        greet(stream, settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**30))
+        await_requests(stream, 1)
+        requested.set()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    results = Results()
+    with Server(instead={0: lose}) as server:
+        tally = drive(run(server.url, uploads, results, method="POST", concurrency=2, schedule="fifo"))
+    assert set(tally.errors) <= {"ConnectionLost"}
+    assert tally.failed <= 2
+    assert all(len(server.of(path)) <= 1 for path in contents(uploads))
+
+
+def test_a_burst_of_calm_halves_once(tmp_path: Path) -> None:
+    """Streams that were begun before the first reset can't tell how the server takes half as many."""
+    uploads = files(tmp_path, 200)
+    most = 0
+    lock = threading.Lock()
+    pause = threading.Event()
+    unanswered: set[Request] = set()
+
+    class Bursting(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            nonlocal most
+            with lock:
+                unanswered.add(request)
+                if request.stream_id > 63:
+                    most = max(most, len(unanswered))
+            if request.stream_id == 63:
+                for one in list(peer.requests.values())[:5]:
+                    unanswered.discard(one)
+                    peer.reset(one, ENHANCE_YOUR_CALM)
+                    peer.flush()
+                    pause.wait(0.02)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) < 32:
+                return
+            for one in [one for one in unanswered if one.ended]:
+                unanswered.discard(one)
+                peer.answer(one, 201)
+
+    with Server(Bursting()) as server:
+        tally = drive(run(server.url, uploads, concurrency=32))
+    assert tally.ok == 200
+    assert most > 8
+
+
+def test_a_file_that_became_a_symbolic_link(tmp_path: Path) -> None:
+    """Only what was asked for leaves the folder: the link is not followed."""
+    tmp_path.joinpath("secret").write_text("secret")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.joinpath("file").write_text("harmless")
+    found = list(walk([folder]))
+    folder.joinpath("file").unlink()
+    folder.joinpath("file").symlink_to("../secret")
+    results = Results()
+
+    async def main() -> None:
+        await uploader(server.url).run(found, results)
+
+    with Server() as server:
+        drive(main())
+    assert results.failures() == {"NotRegularFile": 1}
+    assert "--follow-symlinks" in str(results.all[0].failure)
+    assert server.requests == []
 
 
 # --- who goes where -------------------------------------------------------------------------------
