@@ -102,7 +102,8 @@ cdef class Source:
     cdef int open(self, const char* path, bint follow) noexcept:
         """Open and take size and mtime. Returns 0 or an errno; ENODEV for what is no regular file.
 
-        ELOOP for a symbolic link that is not to be followed. O_NONBLOCK because a FIFO that took the file's place would block the loop for ever.
+        ELOOP for a symbolic link that is not to be followed. O_NONBLOCK because a FIFO that took the file's place would
+        block the loop for ever.
         """
         global _live_sources
         cdef stat_result status
