@@ -32,4 +32,5 @@ cdef class Source:
     cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef bint unchanged(self) noexcept
     cdef bint shrank(self) noexcept
+    cdef bint holds_more(self) noexcept
     cdef void close(self) noexcept

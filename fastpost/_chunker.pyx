@@ -216,6 +216,11 @@ cdef class Source:
             and status.st_mtim.tv_nsec == self._mtime_nanoseconds
         )
 
+    cdef bint holds_more(self) noexcept:
+        """True when there are octets beyond `size`, as in files of /proc, whose size reads 0."""
+        cdef uint8_t octet
+        return pread(self._fd, &octet, 1, self.size) > 0
+
     cdef bint shrank(self) noexcept:
         """True when the file is shorter than it was when it was opened."""
         cdef stat_result status

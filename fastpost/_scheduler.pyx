@@ -173,8 +173,8 @@ cdef class Scheduler:
     cdef void retire(self, int32_t slot) noexcept:
         """The slot's stream is over: out of the ring, and its share of what was served is kept for the report.
 
-        The share is 1.0 when it had its even part of all octets served while it stood in the ring. Streams of fewer than
-        RETIRED turns say nothing about turns.
+        The share is 1.0 when it had its even part of all octets served while it stood in the ring. Streams of fewer
+        than RETIRED turns say nothing about turns.
         """
         cdef double share
         self.block(slot)

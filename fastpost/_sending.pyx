@@ -26,7 +26,7 @@ from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
 from fastpost._hpack import encode_literals
-from fastpost.errors import ErrorCode, FileChanged, NotProcessed, ProtocolViolation, file_failure
+from fastpost.errors import ErrorCode, FileChanged, NotProcessed, NotRegularFile, ProtocolViolation, file_failure
 
 cdef enum:
     _MAX_STREAM_ID = 0x7FFFFFFF
@@ -479,6 +479,15 @@ cdef class SendSide:
             self._finished.append(attempt)
             return _FAILED
         attempt.size = attempt.source.size
+        if attempt.size == 0 and attempt.source.holds_more():
+            attempt.source.close()
+            attempt.source = None
+            attempt.failure = NotRegularFile(
+                "its size reads 0 though it holds octets, as files of /proc do: copy it and upload the copy"
+            )
+            attempt.finished = now
+            self._finished.append(attempt)
+            return _FAILED
         attempt.remaining = attempt.size
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
         attempt.stream_id = self._next_stream_id

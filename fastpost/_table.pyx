@@ -6,11 +6,15 @@ An attempt is one try to send one upload. While its stream is open it is that st
 data plane; afterwards it is the outcome, owned by whoever takes it. So a finished upload costs no second object.
 """
 
+import re
+
 cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 
 from fastpost.errors import HttpStatus
+
+_TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 # Attempts that exist now; a test asserts that the count falls back to what it was.
 cdef int _live_attempts = 0
@@ -106,8 +110,13 @@ def status_failure(Attempt attempt) -> HttpStatus:
     """Return the failure that a complete response of 3xx, 4xx or 5xx means."""
     fields = dict(reversed(attempt.fields or ()))
     reason = attempt.body.decode("utf-8", "replace").strip()
+    title = _TITLE.search(reason)
+    if title is not None:
+        # A page for browsers: its title says what there is to say.
+        reason = " ".join(title[1].split())
     if attempt.status < 400 and b"location" in fields:
-        reason = "redirected to " + fields[b"location"].decode("latin-1")
+        location = fields[b"location"].decode("latin-1")
+        reason = f"redirected to {location}: if that is where it should go, give that URL with --to"
     retry_after = fields.get(b"retry-after")
     return HttpStatus(attempt.status, reason, None if retry_after is None else retry_after.decode("latin-1"))
 

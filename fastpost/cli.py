@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastpost import __version__
-from fastpost.errors import Exit, FastpostError, NothingMatched
+from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +31,8 @@ else:
 
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
+#: Variables that stand for --to.
+_TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
 #: Largest part of a response body that --show-response prints, in octets.
 _BODY_SHOWN: Final = 64 * 1024
 
@@ -100,7 +102,7 @@ def main(ctx: click.Context) -> None:
 @click.option(
     "--to",
     metavar="URL",
-    envvar=["FASTPOST_UPLOAD_TO", "FASTPOST_URL"],
+    envvar=list(_TARGETS),
     help="Where to (or FASTPOST_URL). It may hold {path} {name} {stem} {ext}; a URL that ends in / gets the relative "
     "path appended; any other URL receives every file. Without --to an embedded server on loopback takes the files, "
     "and their SHA-256 is compared.",
@@ -178,6 +180,10 @@ def _upload(
     from fastpost.config import Settings
     from fastpost.sources import walk
 
+    if to is None and (unset := [name for name in _TARGETS if os.environ.get(name) == ""]):
+        raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
+    if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
+        raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
     out, err = _outlets()
     for name in ("cacert", "cert", "key"):
         network[name] = pathlib.Path(network[name]) if network[name] else None
@@ -268,7 +274,9 @@ def _outlets() -> tuple[Outlet, Outlet]:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    return Outlet(sys.stdout, "standard output", **wishes), Outlet(sys.stderr, "standard error", **wishes)
+    return Outlet(sys.stdout, "standard output", **wishes), Outlet(
+        sys.stderr, "standard error", essential=False, **wishes
+    )
 
 
 def _outcome(run: Callable[[], Any]) -> int:

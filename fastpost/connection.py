@@ -438,11 +438,11 @@ class Connection:
             self.session.ping()
         elif self.session.ping_answered:
             self._pinged_at = 0.0
-            what = f"nothing moved for {timeout:g} s, though the server answers PING"
+            what = f"nothing moved for {timeout:g} s, though the server answers PING: allow more with --stall-timeout"
             for attempt in stalled:
                 plane.cancel(attempt, Stalled(what), now)
         elif now - max(self._pinged_at, self._delivered_at) > _PING_TIMEOUT:
-            self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered"))
+            self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered: check the network"))
             return
         self._advance(now)
 
@@ -511,7 +511,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.cert, settings.key)
         except OSError as error:
             raise TlsFailed(
-                f"--cert {settings.cert}: certificate and key could not be loaded ({_reason(error)})"
+                f"--cert {settings.cert}{f' --key {settings.key}' if settings.key else ''}: can't be loaded "
+                f"({_reason(error)}): both certificate and key must be PEM, and belong together"
             ) from None
     return context
 

@@ -272,11 +272,11 @@ def file_failure(number: int) -> FileFailed:
     text = os.strerror(number)
     match errno_name(number):
         case "ENOENT" | "ENOTDIR":
-            return FileVanished("the file vanished before it could be read")
+            return FileVanished("the file vanished before it could be read: if it should be there, upload it again")
         case "EACCES" | "EPERM":
             return FileUnreadable(f"{text}: give the user that runs fastpost the right to read it")
         case "EISDIR" | "ESPIPE" | "ENXIO" | "ENODEV":
-            return NotRegularFile("not a regular file: only regular files can be uploaded")
+            return NotRegularFile("not a regular file, and only those can be uploaded: leave it out")
         case "ELOOP":
             return NotRegularFile("a symbolic link: follow it with --follow-symlinks")
         case _:

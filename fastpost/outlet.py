@@ -24,11 +24,22 @@ class Outlet:
         name: what to call it in an error.
         colour: what the user wants (NO_COLOR); a stream that is no terminal has none anyway.
         redraws: False for a terminal that can't redraw a line in place (TERM=dumb); it is treated as a pipe.
+        essential: what is lost raises OSError. False for messages: there is nowhere left to tell of it, and a full
+            disk must not end the uploads.
     """
 
-    def __init__(self, stream: TextIO | None, name: str, *, colour: bool = True, redraws: bool = True) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None,
+        name: str,
+        *,
+        colour: bool = True,
+        redraws: bool = True,
+        essential: bool = True,
+    ) -> None:
         self._stream = stream
         self._name = name
+        self._essential = essential
         #: False once the reader is gone.
         self.open = stream is not None and not stream.closed
         #: True when the stream can redraw a line in place.
@@ -84,7 +95,7 @@ class Outlet:
         self.open = False
         if self._stream is not None:
             _silence(self._stream)
-        if error.errno not in _READER_GONE:
+        if self._essential and error.errno not in _READER_GONE:
             raise OSError(error.errno, error.strerror, self._name) from error
 
 

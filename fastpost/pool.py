@@ -37,6 +37,7 @@ class Pool:
         on_ready: called when a connection was opened, and when one is gone and another one is not yet to be had.
         on_unreachable: called with the reason when no connection is left and none can be had.
         on_error: called with what a callback raised.
+        on_notice: called with a sentence when a failed try to connect is followed by another one.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Pool:
         on_ready: Callable[[], None],
         on_unreachable: Callable[[TargetUnreachable], None],
         on_error: Callable[[BaseException], None],
+        on_notice: Callable[[str], None],
     ) -> None:
         self._target = target
         self._settings = settings
@@ -59,6 +61,7 @@ class Pool:
         self._on_ready = on_ready
         self._on_unreachable = on_unreachable
         self._on_error = on_error
+        self._on_notice = on_notice
         self.connections: list[Connection] = []
         #: Most streams in all.
         self.concurrency = settings.concurrency
@@ -172,6 +175,7 @@ class Pool:
         verdict = self._judge(failure, retried=tries, elapsed=time.monotonic() - began)
         if verdict.wait is None:
             raise failure
+        self._on_notice(f"{failure}; trying again ({tries + 1} of {self._budget.retries})")
         await asyncio.sleep(verdict.wait)
 
     # --- shares -----------------------------------------------------------------------------------

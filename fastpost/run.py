@@ -49,6 +49,7 @@ class Run:
         on_results: OnResults | None,
         on_rejected: OnRejected | None,
         distinct: bool,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._target = target
@@ -77,6 +78,7 @@ class Run:
             on_ready=self._connections_changed,
             on_unreachable=self._unreachable,
             on_error=self._fail,
+            on_notice=on_notice or (lambda notice: None),
         )
         #: What earlier runs of the same tally have sent and opened.
         self._sent_before = tally.sent
@@ -255,13 +257,15 @@ class Run:
 
     def _unreachable(self, failure: TargetUnreachable) -> None:
         """No connection is left: the run's failure, when there never was one; else that of what is still to be sent."""
-        if self._tally.connections == self._connections_before:
-            self._fail(failure)
-            return
         backlog = list(self._backlog)
         self._backlog.clear()
         for attempt in backlog:
             attempt.failure = failure
+        if self._tally.connections == self._connections_before:
+            self._outstanding -= len(backlog)
+            self._report(backlog)
+            self._fail(failure)
+            return
         self._end(backlog)
         # What is still to be walked meets the same fate as it arrives: by a new try to connect.
         self._ask_for_more()

@@ -117,7 +117,9 @@ class UploadRun:
     async def _upload(self, loop: asyncio.AbstractEventLoop, batches: Iterable[Batch]) -> None:
         if not self._verify:
             on_results = self._on_results if self._looks_at_results else None
-            await self._uploader.run(batches, on_results, self._on_rejected, distinct=self._distinct)
+            await self._uploader.run(
+                batches, on_results, self._on_rejected, distinct=self._distinct, on_notice=self._on_notice
+            )
             return
 
         def deliver(found: Sequence[tuple[Attempt, FastpostError]]) -> None:
@@ -127,7 +129,9 @@ class UploadRun:
         self._tally.verified = 0
         try:
             gated = verifier.gate(batches)
-            await self._uploader.run(gated, self._on_results, self._on_rejected, distinct=self._distinct)
+            await self._uploader.run(
+                gated, self._on_results, self._on_rejected, distinct=self._distinct, on_notice=self._on_notice
+            )
             await loop.run_in_executor(None, verifier.finish)
         finally:
             verifier.abandon()
@@ -148,6 +152,10 @@ class UploadRun:
         for result in results:
             if result.failure is not None:
                 self._failed(result, result.failure)
+
+    def _on_notice(self, notice: str) -> None:
+        if not self._display.quiet:
+            self._say(notice)
 
     def _on_mismatches(self, found: Sequence[tuple[Attempt, FastpostError]]) -> None:
         self._tally.revoke(found)
@@ -195,6 +203,9 @@ class UploadRun:
         first = self._signal is None
         self._signal = self._signal or number
         self._uploader.stop(GRACE)
+        if first and self._verifier is not None:
+            # What is uploaded by then is compared as far as the time goes.
+            loop.call_later(GRACE, self._verifier.abandon)
         if first:
             self._say(f"stopping: uploads in flight have {GRACE:.0f} s to finish; once more stops them at once")
             return

@@ -16,7 +16,7 @@ from fastpost.tally import Tally
 
 if typing.TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from fastpost._table import Attempt
     from fastpost.run import OnRejected, OnResults
@@ -47,6 +47,7 @@ class Uploader:
         on_rejected: OnRejected | None = None,
         *,
         distinct: bool = False,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         """Upload everything; the numbers are in `tally`.
 
@@ -55,11 +56,12 @@ class Uploader:
             on_results: called on the loop with final results, many in one call.
             on_rejected: called with what can't be uploaded at all.
             distinct: the names are known to differ from each other, as those of one folder do.
+            on_notice: called with what a person may want to know while it happens: that connecting is tried again.
         Raises TargetUnreachable when no connection could be had at all. Cancelling the task ends the run at once.
         """
         if self._run is not None:
             raise UsageError("an Uploader makes one run at a time")
-        self._run = Run(self.settings, self.target, self.tally, on_results, on_rejected, distinct)
+        self._run = Run(self.settings, self.target, self.tally, on_results, on_rejected, distinct, on_notice)
         try:
             await self._run.complete(batches)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ import hypothesis
 import pytest
 
 INTEGRATION = pathlib.Path(__file__).parent / "integration"
+
+# A shell ignores SIGINT for what it starts in the background, and ignoring is inherited: also by what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No timed assertions: a busy machine is no failure.
 hypothesis.settings.register_profile("fastpost", deadline=None)

@@ -66,6 +66,7 @@ class Uploader:
         on_rejected: Callable[[Any], None] | None = None,
         *,
         distinct: bool = False,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.distinct = distinct
         self.tally.started = 1.0
@@ -306,8 +307,28 @@ def test_a_failures_file_of_a_run_without_failures_is_empty(tree: pathlib.Path, 
 
 def test_a_failures_file_that_cannot_be_made_is_an_error_before_anything_is_sent(tree: pathlib.Path) -> None:
     result = upload(tree, "--failures", tree / "no" / "such" / "folder")
-    assert result.exit_code == 1
-    assert result.stderr == f"fastpost: {tree}/no/such/folder: No such file or directory\n"
+    assert result.exit_code == 2
+    assert f"--failures {tree}/no/such/folder: its folder doesn't exist" in result.stderr
+
+
+def test_a_full_disk_under_stderr_ends_no_upload(tree: pathlib.Path) -> None:
+    refuse("a.txt", HttpStatus(403), 403)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastpost", "upload", str(tree), "-v"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+        )
+    assert done.returncode == 0
+    assert "3 ok" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["FASTPOST_URL", "FASTPOST_UPLOAD_TO"])
+def test_an_empty_target_in_the_environment_is_no_target(tree: pathlib.Path, name: str) -> None:
+    result = CliRunner().invoke(cli.main, ["upload", str(tree)], env={name: ""})
+    assert result.exit_code == 2
+    assert f"{name} is set but empty" in result.stderr
 
 
 def test_a_full_disk_under_the_failures_file_ends_no_upload(tree: pathlib.Path) -> None:
@@ -549,7 +570,7 @@ class Waiting(Uploader):
 
     signals: ClassVar[tuple[signal.Signals, ...]]
 
-    async def run(self, batches: Iterable[Batch], *_: Any, distinct: bool = False) -> None:
+    async def run(self, batches: Iterable[Batch], *_: Any, **options: Any) -> None:
         self.stopped = asyncio.Event()
         self.tally.found = 3
         self.tally.started, self.tally.finished = 1.0, 2.0

@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "fastpost"
 
-DATA_PLANE = "_hpack _scheduler _chunker _gather _frames _table _streams"
+DATA_PLANE = "_blocked _hpack _scheduler _chunker _gather _frames _table _streams"
 
 #: From the bottom up: each module, and the modules of fastpost that it may import, for types too.
 ARROWS = {
@@ -27,7 +27,8 @@ ARROWS = {
     "_gather": "_chunker",
     "_frames": "errors",
     "_table": "_chunker errors",
-    "_sending": "_hpack _scheduler _chunker _gather _frames _table errors",
+    "_blocked": "",
+    "_sending": "_blocked _hpack _scheduler _chunker _gather _frames _table errors",
     "_streams": "_sending _hpack _frames _table errors",
     "session": f"{DATA_PLANE} errors config",
     "media_types": "errors",

@@ -611,7 +611,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     results = Results()
     with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
         drive(run(f"http://127.0.0.1:{port}/", uploads, results, connections=3))
-    assert results.all == []
+    assert results.failures() == {"ConnectFailed": 3}
 
 
 def test_all_connections_refused_after_a_success(tmp_path: Path) -> None:

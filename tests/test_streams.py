@@ -568,7 +568,17 @@ def test_other_statuses_are_failures_with_their_fields(files: Files, status: byt
     failure = unharmed(script)
     assert isinstance(failure, HttpStatus)
     assert (failure.status, failure.retry_after) == (int(status), "7")
-    assert failure.reason == ("redirected to /elsewhere" if status < b"400" else "why")
+    redirected = "redirected to /elsewhere: if that is where it should go, give that URL with --to"
+    assert failure.reason == (redirected if status < b"400" else "why")
+
+
+def test_of_a_page_for_browsers_the_title_is_the_reason(files: Files) -> None:
+    script = uploading(files)
+    page = b"<html>\r\n<head><title>413 Request\r\n Entity Too Large</title></head><body>\r\n"
+    script.send(script.response(1, b"413", end_stream=False), frame(DATA, END_STREAM, 1, page))
+    failure = script.ends()[b"/0"].failure
+    assert isinstance(failure, HttpStatus)
+    assert failure.reason == "413 Request Entity Too Large"
 
 
 def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREAM) -> Callable[[Script], bytes]:

@@ -414,9 +414,11 @@ def test_results_of_an_unreachable_target(tmp_path: Path) -> None:
     uploads = files(tmp_path, 3)
 
     async def main() -> None:
+        failures = []
         with pytest.raises(TargetUnreachable):
-            async for _ in uploader("http://127.0.0.1:1/", retries=0).results(batches(uploads)):
-                raise AssertionError
+            async for result in uploader("http://127.0.0.1:1/", retries=0).results(batches(uploads)):
+                failures.append(result.failure)
+        assert all(isinstance(failure, TargetUnreachable) for failure in failures)
 
     drive(main())
 
