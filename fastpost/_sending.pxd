@@ -26,6 +26,8 @@ cdef class SendSide:
     cdef bytes _last_literals
     # How it was asked to work.
     cdef readonly int64_t concurrency
+    # Attempts that come when there is room for them.
+    cdef public int64_t behind
     cdef bint _staged
     cdef int64_t _gather_limit
     # Streams whose last octet is in the gather list; those whose last octet has left.
@@ -44,7 +46,8 @@ cdef class SendSide:
     cdef readonly int64_t max_frame_size
     cdef readonly int64_t max_concurrent_streams
     cdef readonly int64_t send_window
-    cdef int64_t _largest_window
+    cdef readonly int64_t largest_window
+    cdef readonly int64_t largest_stream_window
     cdef int64_t _uncredited
     cdef uint32_t _next_stream_id
     cdef double _held_since

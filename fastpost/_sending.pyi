@@ -8,12 +8,15 @@ class SendSide:
     gather: GatherList
     blocked: BlockedTime
     concurrency: int
+    behind: int
     max_frame_size: int
     max_concurrent_streams: int
     send_window: int
     draining: bool
     sent: int
     carried: int
+    largest_window: int
+    largest_stream_window: int
     cold: bool
     out_of_files: bool
     progressed: float

@@ -63,6 +63,7 @@ cdef class SendSide:
     def __init__(self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged):
         self._encoder = encoder
         self.concurrency = concurrency
+        self.behind = 0
         self._staged = staged
         # Enough for a sendmsg to be large, small enough to keep turns short and memory flat.
         self._gather_limit = 262144 if staged else 1048576
@@ -87,7 +88,8 @@ cdef class SendSide:
         self.max_frame_size = 16384
         self.max_concurrent_streams = _MAX_STREAM_ID
         self.send_window = 65535
-        self._largest_window = 65535
+        self.largest_window = 65535
+        self.largest_stream_window = 65535
         self._scheduler.scarce = True
         self._uncredited = 0
         self._next_stream_id = 1
@@ -128,6 +130,7 @@ cdef class SendSide:
         if initial_window_size is not None:
             self._shift_windows(<int64_t>initial_window_size - self._initial_window_size)
             self._initial_window_size = initial_window_size
+            self.largest_stream_window = max(self.largest_stream_window, self._initial_window_size)
 
     def _shift_windows(self, int64_t delta):
         """SETTINGS_INITIAL_WINDOW_SIZE shifts every open stream's window, never the connection's."""
@@ -294,8 +297,8 @@ cdef class SendSide:
         if self.send_window >= self._scheduler.quantum // 4:
             # No crumbs any more; a trickle of credit doesn't make them wait longer.
             self._held_since = 0.0
-        self._largest_window = max(self._largest_window, self.send_window)
-        self._scheduler.scarce = self._largest_window < _SCARCE
+        self.largest_window = max(self.largest_window, self.send_window)
+        self._scheduler.scarce = self.largest_window < _SCARCE
         return 0
 
     # --- octets out -------------------------------------------------------------------------------
@@ -354,7 +357,7 @@ cdef class SendSide:
         """Uploads that we would have in flight, and that the peer's MAX_CONCURRENT_STREAMS keeps waiting."""
         if self._table.count < self.max_concurrent_streams or self.draining or not self._settled:
             return 0
-        return min(<int64_t>len(self._waiting), self.concurrency - self._table.count)
+        return min(<int64_t>len(self._waiting) + self.behind, self.concurrency - self._table.count)
 
     def stalled_on_disk(self, double elapsed) -> None:
         """A read was `cold`: since the tick began, so many seconds went by, and they belong to the disk."""

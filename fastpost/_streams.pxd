@@ -24,6 +24,8 @@ cdef class DataPlane(SendSide):
     cdef readonly object goaway_code
     # Complete final responses.
     cdef readonly int64_t responses
+    # The server field of the first response; None before it.
+    cdef readonly bytes server
 
     cdef int _parse(self, double now) except -1
     cdef int _dispatch(self, Frame* frame, double now) except -1

@@ -63,6 +63,7 @@ cdef class DataPlane(SendSide):
         self._block = bytearray()
         self.goaway_code = None
         self.responses = 0
+        self.server = None
 
     def receive(self, const uint8_t[::1] octets, double now) -> None:
         """Handle received octets. Raises ProtocolViolation, NotHttp2: the connection is over."""
@@ -221,7 +222,8 @@ cdef class DataPlane(SendSide):
         """A whole field block: interim response, final response, trailers. Always decoded: the table stays in step."""
         cdef Attempt attempt = self._table.find(stream_id)
         cdef bint trailers = attempt is not None and attempt.responded
-        cdef bint malformed = self._decoder.decode(block, length, self._keep_responses and not trailers, trailers)
+        cdef bint keep = self._keep_responses or self.server is None
+        cdef bint malformed = self._decoder.decode(block, length, keep and not trailers, trailers)
         cdef int status = self._decoder.status
         self.progressed = now
         if attempt is None:
@@ -240,6 +242,11 @@ cdef class DataPlane(SendSide):
         attempt.responded = True
         attempt.status = status
         attempt.fields = self._decoder.fields
+        if self.server is None:
+            # Which server it is, the first response tells; its fields are kept only for that.
+            self.server = dict(attempt.fields).get(b"server", b"")
+            if not self._keep_responses and status < 300:
+                attempt.fields = None
         if self._keep_responses or status >= 300:
             attempt._body = bytearray()
         if end_stream:

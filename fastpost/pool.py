@@ -14,15 +14,27 @@ import typing
 from fastpost import retry
 from fastpost.connection import Connection
 from fastpost.errors import ConnectFailed, NotHttp2, NotProcessed, TargetUnreachable
+from fastpost.tally import Peer, Shares
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from fastpost._streams import DataPlane
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.errors import FastpostError
     from fastpost.tally import Tally
     from fastpost.target import Target
+
+
+class _Gone:
+    """What a tally already holds of connections that are gone."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.sent = tally.sent
+        self.blocked = dict(tally.blocked)
+        self.shares = tally.shares
+        self.peer = tally.peer
 
 
 class Pool:
@@ -79,13 +91,18 @@ class Pool:
         self.uneven = False
         #: Draining connections whose GOAWAY asked for fewer requests; each is heeded once.
         self._calmed: set[Connection] = set()
-        self._sent_before = 0
+        #: What connections that are gone have brought to the tally, and earlier runs of it.
+        self._gone = _Gone(tally)
         self._closing = False
 
-    @property
-    def sent(self) -> int:
-        """Octets written to sockets so far."""
-        return self._sent_before + sum(connection.session.plane.sent for connection in self.connections)
+    def report(self) -> None:
+        """Bring what only connections know up to date in the tally: octets, waiting by cause, shares, grants."""
+        tally = self._tally
+        tally.sent = self._gone.sent
+        tally.blocked = dict(self._gone.blocked)
+        tally.shares = self._gone.shares
+        for connection in self.connections:
+            _add_plane(tally, connection.session.plane)
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -229,7 +246,8 @@ class Pool:
 
     def _closed(self, connection: Connection) -> None:
         plane = connection.session.plane
-        self._sent_before += plane.sent
+        _add_plane(self._gone, plane)
+        self._tally.peer = self._gone.peer
         self.connections.remove(connection)
         self._calmed.discard(connection)
         if self._closing:
@@ -259,3 +277,17 @@ class Pool:
             connection.close()
         if self._opening:
             await asyncio.wait(self._opening)
+
+
+def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
+    """Add what one connection's data plane has measured."""
+    sums.sent += plane.sent
+    for cause, waited in plane.blocked.seconds().items():
+        sums.blocked[cause] = sums.blocked.get(cause, 0.0) + waited
+    sums.shares = sums.shares.plus(Shares(*plane.fairness()))
+    sums.peer = Peer(
+        max(sums.peer.stream_window, plane.largest_stream_window),
+        max(sums.peer.connection_window, plane.largest_window),
+        plane.max_concurrent_streams,
+        (plane.server or b"").decode("latin-1") or sums.peer.server,
+    )

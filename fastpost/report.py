@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastpost import causes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,6 +25,8 @@ _PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999
 _CAUSES_SHOWN: Final = 10
 _NAMES_SHOWN: Final = 3
 _MESSAGE_SHOWN: Final = 300
+#: Columns of a bar that is all of the time.
+_BAR: Final = 20
 
 
 class Row(NamedTuple):
@@ -37,7 +41,12 @@ class Row(NamedTuple):
 
 
 def as_json(tally: Tally, target: str) -> dict[str, object]:
-    """Return the report of schema fastpost.upload/1. Sizes in octets, times in seconds but for latency_ms."""
+    """Return the report of schema fastpost.upload/1. Sizes in octets, times in seconds but for latency_ms.
+
+    `blocked_s` are stream-seconds; `slowest` and `fastest` are shares, 1.0 being an even part of the turns.
+    """
+    limit = causes.verdict(tally)
+    jain = causes.jain(tally)
     return {
         "schema": SCHEMA,
         "target": target,
@@ -50,6 +59,13 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
         "connections": tally.connections,
         "latency_ms": {
             name: None if value is None else round(value * 1e3, 3) for name, value in percentiles(tally.latencies)
+        },
+        "blocked_s": {cause: round(waited, 6) for cause, waited in causes.split(tally).items()},
+        "limited_by": None if limit is None else limit._asdict(),
+        "fairness": {
+            "jain": None if jain is None else round(jain, 6),
+            "slowest": round(tally.shares.smallest, 6) if tally.shares.uploads else None,
+            "fastest": round(tally.shares.largest, 6) if tally.shares.uploads else None,
         },
         "verified": tally.verified,
     }
@@ -123,12 +139,25 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
     if tally.retried or tally.replayed:
         summary.append(Row("repeated", f"{tally.retried:,} retried · {tally.replayed:,} replayed"))
     summary.append(Row("connections", f"{tally.connections:,}"))
+    summary += _waiting(tally)
     if tally.verified is not None:
         style = "red" if tally.mismatched else "green"
         left = f" · {tally.ok - tally.verified:,} not compared" if tally.ok > tally.verified else ""
         taken = len(tally.latencies)  # uploads that the server took: each left its latency
         summary.append(Row("verified", f"{tally.verified:,} of {taken:,} arrived intact (SHA-256){left}", style))
     return summary + _failures(tally, all_failures_kept)
+
+
+def _waiting(tally: Tally) -> list[Row]:
+    """Return where the time went, as a bar, and the sentence that names the principal cause with its cure."""
+    limit = causes.verdict(tally)
+    if limit is None:
+        return []
+    parts = causes.split(tally)
+    total = sum(parts.values())
+    shown = sorted(((waited / total, cause) for cause, waited in parts.items() if waited / total >= 0.01), reverse=True)
+    bars = [f"{cause.replace('_', ' ')} {'█' * max(1, round(share * _BAR))} {share:.0%}" for share, cause in shown]
+    return [Row("waited for", " · ".join(bars)), Row("limit", limit.sentence)]
 
 
 def plain(summary: Sequence[Row]) -> str:

@@ -34,7 +34,7 @@ if typing.TYPE_CHECKING:
 _BACKLOG_LOW = 512
 #: Uploads that wait for their retry before no new one is begun.
 _DELAYED_MOST = 1024
-#: Seconds between updates of the live count of octets.
+#: Seconds between updates of what the connections count.
 _COUNT_INTERVAL = 0.1
 
 
@@ -80,8 +80,7 @@ class Run:
             on_error=self._fail,
             on_notice=on_notice or (lambda notice: None),
         )
-        #: What earlier runs of the same tally have sent and opened.
-        self._sent_before = tally.sent
+        #: What earlier runs of the same tally have opened.
         self._connections_before = tally.connections
         self._paused = False
         #: Attempts that wait for their retry, by the timer that ends the wait.
@@ -110,7 +109,7 @@ class Run:
             for timer in self._delayed:
                 timer.cancel()
             await self._pool.close()
-            self._count_sent()
+            self._pool.report()
             tally.walking = False
             tally.finished = time.monotonic()
 
@@ -285,6 +284,7 @@ class Run:
                 backlog.clear()
             else:
                 connection.submit([backlog.popleft() for _ in range(room)])
+        connection.session.plane.behind = len(backlog)
         self._ask_for_more()
 
     # --- results ----------------------------------------------------------------------------------
@@ -397,8 +397,5 @@ class Run:
             self._fail(error)
 
     def _count(self) -> None:
-        self._count_sent()
+        self._pool.report()
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
-
-    def _count_sent(self) -> None:
-        self._tally.sent = self._sent_before + self._pool.sent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastpost.errors import DigestMismatch, FastpostError, HttpStatus
 
@@ -22,6 +22,40 @@ if TYPE_CHECKING:
 NAMES_KEPT = 5
 
 
+class Peer(NamedTuple):
+    """What the server granted, largest seen on any connection: octets, streams, and its `server` field."""
+
+    stream_window: int = 65_535
+    connection_window: int = 65_535
+    max_concurrent_streams: int = 0x7FFFFFFF
+    server: str = ""
+
+
+class Shares(NamedTuple):
+    """Of the uploads of several turns: how many, and of their shares of the turns sum, sum of squares and extremes.
+
+    A share of 1.0 is an even part of all octets sent while the upload could send.
+    """
+
+    uploads: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    smallest: float = 0.0
+    largest: float = 0.0
+
+    def plus(self, other: Shares) -> Shares:
+        """Return both together."""
+        if not self.uploads or not other.uploads:
+            return self if self.uploads else other
+        return Shares(
+            self.uploads + other.uploads,
+            self.total + other.total,
+            self.squares + other.squares,
+            min(self.smallest, other.smallest),
+            max(self.largest, other.largest),
+        )
+
+
 class Tally:
     """The counts of one run.
 
@@ -30,6 +64,7 @@ class Tally:
     """
 
     __slots__ = (
+        "blocked",
         "causes",
         "connections",
         "errors",
@@ -42,9 +77,11 @@ class Tally:
         "mismatched",
         "ok",
         "payload",
+        "peer",
         "replayed",
         "retried",
         "sent",
+        "shares",
         "skipped",
         "started",
         "statuses",
@@ -71,6 +108,10 @@ class Tally:
         self.wasted = 0
         self.retried = 0
         self.replayed = 0
+        #: Stream-seconds by what uploads waited for (`causes.CAUSES`).
+        self.blocked: dict[str, float] = {}
+        self.shares = Shares()
+        self.peer = Peer()
         #: Connections opened.
         self.connections = 0
         #: Final statuses of uploads that had one.

@@ -38,7 +38,7 @@ ARROWS = {
     "retry": "errors config",
     "tally": "_table sources errors",
     "feed": "sources",
-    "pool": "connection _table target retry tally errors config",
+    "pool": "connection _streams _table tally target retry tally errors config",
     "run": "pool connection _table target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "verify": "_table sources errors",
@@ -47,7 +47,8 @@ ARROWS = {
     "ingest_worker": "ingest_app ingest_store",
     "ingest": "ingest_app errors",  # the worker is another process, started by its name
     "outlet": "errors",
-    "report": "tally errors",
+    "causes": "tally",
+    "report": "causes tally errors",
     "progress": "report outlet tally",
     "dry_run": "report outlet target sources errors config",
     "upload_run": "uploader verify progress report outlet tally target sources _table errors config",

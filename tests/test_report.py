@@ -14,7 +14,7 @@ from rich.console import Console
 from fastpost import report
 from fastpost.errors import FileVanished, HttpStatus
 from fastpost.sources import Rejected
-from fastpost.tally import Tally
+from fastpost.tally import Peer, Shares, Tally
 
 
 @pytest.fixture
@@ -28,6 +28,9 @@ def tally() -> Tally:
     tally.statuses = {204: 8, 201: 990}
     tally.latencies.extend(n / 1000 for n in range(1, 999))
     tally.started, tally.finished = 10.0, 12.0
+    tally.blocked = {"stream_window": 3.0, "connection_window": 6.5, "disk": 0.25, "server": 0.25}
+    tally.peer = Peer(stream_window=65_535, connection_window=65_535, server="nghttpd nghttp2/1.52.0")
+    tally.shares = Shares(2, 1.5, 1.25, 0.5, 1.0)
     tally.reject([Rejected(b"gone", b"/x/gone", FileVanished("the file vanished"))])
     tally.reject([Rejected(b"no", b"/x/no", HttpStatus(403, "no entry"))])
     return tally
@@ -45,8 +48,30 @@ def test_the_json_has_exactly_the_keys_of_its_schema(tally: Tally) -> None:
         "attempts": {"retried": 3, "replayed": 2},
         "connections": 1,
         "latency_ms": {"p50": 499.0, "p90": 899.0, "p99": 989.0, "p999": 998.0, "max": 998.0},
+        "blocked_s": {
+            "stream_limit": 0.0,
+            "stream_window": 3.0,
+            "connection_window": 6.5,
+            "socket": 0.0,
+            "disk": 0.25,
+            "server": 0.25,
+            "client": 0.0,
+        },
+        "limited_by": {
+            "cause": "connection_window",
+            "share": 0.65,
+            "sentence": "65% of the time the connection window was closed: the server grants 64 KiB; "
+            "nghttpd: --connection-window-bits; or --connections 4",
+        },
+        "fairness": {"jain": 0.9, "slowest": 0.5, "fastest": 1.0},
         "verified": None,
     }
+
+
+def test_where_the_time_went_is_a_bar_and_a_sentence(tally: Tally) -> None:
+    assert "waited for" in report.plain(report.rows(tally, "https://store.example/"))
+    tally.blocked = {}
+    assert "waited for" not in report.plain(report.rows(tally, "https://store.example/"))
 
 
 def test_a_run_that_never_began_has_a_report_too() -> None:
@@ -85,6 +110,9 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
         "status      201 × 990 · 204 × 8",
         "repeated    3 retried · 2 replayed",
         "connections 1",
+        "waited for  connection window █████████████ 65% · stream window ██████ 30% · server █ 2% · disk █ 2%",
+        "limit       65% of the time the connection window was closed: the server grants 64 KiB; "
+        "nghttpd: --connection-window-bits; or --connections 4",
         "verified    998 of 998 arrived intact (SHA-256)",
         "failed      1 × FileVanished",
         "              gone: the file vanished",

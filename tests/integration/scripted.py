@@ -73,7 +73,10 @@ class Peer:
         self.requests: dict[int, Request] = {}
         self._stream = stream
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
-        self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_concurrent_streams})
+        # Set before the first SETTINGS, not updated: h2 would say its default once more, behind the update.
+        self.h2.local_settings = h2.settings.Settings(
+            client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_concurrent_streams}
+        )
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(_CONNECTION_CREDIT)
         self.flush()

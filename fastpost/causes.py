@@ -1,0 +1,140 @@
+"""Why an upload is not faster: the split of its time, the principal cause in one sentence, and the cure.
+
+The data plane measures (`_blocked`); here its figures get words. What a server can be told to grant is known for the
+servers of the table below, by the name that they give in their `server` field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fastpost.tally import Tally
+
+#: In the order of cli.md; the last one is what is left: fastpost itself.
+CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
+
+#: Stream-seconds below which nothing is worth a word.
+_LEAST: Final = 0.05
+
+
+class Knobs(NamedTuple):
+    """What to turn at a server, by cause; empty: it can't be turned there."""
+
+    stream_limit: str
+    stream_window: str
+    connection_window: str
+
+
+#: By the beginning of the `server` field, in small letters.
+_SERVERS: Final[Mapping[str, Knobs]] = {
+    "nginx": Knobs("http2_max_concurrent_streams", "http2_body_preread_size, client_body_buffer_size", ""),
+    "apache": Knobs("H2MaxSessionStreams", "H2WindowSize", ""),
+    "h2o": Knobs("http2-max-concurrent-requests-per-connection", "", ""),
+    "caddy": Knobs("", "", ""),
+    "nghttpd": Knobs("--max-concurrent-streams", "--window-bits", "--connection-window-bits"),
+    "haproxy": Knobs("tune.h2.fe.max-concurrent-streams", "tune.h2.fe.initial-window-size", "tune.h2.fe.rxbuf"),
+    "envoy": Knobs("max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size"),
+    "hypercorn": Knobs("h2_max_concurrent_streams", "", ""),
+    "granian": Knobs(
+        "--http2-max-concurrent-streams",
+        "--http2-initial-stream-window-size",
+        "--http2-initial-connection-window-size",
+    ),
+    "h2corn": Knobs(
+        "--max-concurrent-streams", "--h2-initial-stream-window-size", "--h2-initial-connection-window-size"
+    ),
+}
+
+
+class Verdict(NamedTuple):
+    """The principal cause, its part of all time (0.0 … 1.0), and a sentence with the cure."""
+
+    cause: str
+    share: float
+    sentence: str
+
+
+def split(tally: Tally) -> dict[str, float]:
+    """Return the stream-seconds of each cause, all of them named."""
+    return {cause: tally.blocked.get(cause, 0.0) for cause in CAUSES}
+
+
+def jain(tally: Tally) -> float | None:
+    """Return Jain's index of the shares that uploads of several turns had; None without any. 1.0: all were even."""
+    shares = tally.shares
+    if not shares.uploads or not shares.squares:
+        return None
+    return shares.total * shares.total / (shares.uploads * shares.squares)
+
+
+def verdict(tally: Tally) -> Verdict | None:
+    """Return what kept the uploads waiting most; None when hardly anything did."""
+    parts = split(tally)
+    total = sum(parts.values())
+    if total < _LEAST:
+        return None
+    cause = max(parts, key=lambda name: parts[name])
+    share = parts[cause] / total
+    return Verdict(cause, share, f"{share:.0%} of the time {_SENTENCES[cause](tally)}")
+
+
+def _stream_limit(tally: Tally) -> str:
+    allowed = tally.peer.max_concurrent_streams
+    return (
+        f"uploads waited for a free stream: the server allows {allowed:,} at once on a connection; "
+        f"{_turn(tally, 'stream_limit')}--connections {_more(tally)}"
+    )
+
+
+def _stream_window(tally: Tally) -> str:
+    return (
+        f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload; "
+        f"{_turn(tally, 'stream_window')}more uploads at a time (--concurrency) use the connection better"
+    )
+
+
+def _connection_window(tally: Tally) -> str:
+    return (
+        f"the connection window was closed: the server grants {_octets(tally.peer.connection_window)}; "
+        f"{_turn(tally, 'connection_window')}--connections {_more(tally)}"
+    )
+
+
+def _turn(tally: Tally, cause: str) -> str:
+    """Return what to turn at this server, as the first of two cures."""
+    name = tally.peer.server.lower()
+    for begin, knobs in _SERVERS.items():
+        if name.startswith(begin) and (knob := getattr(knobs, cause)):
+            return f"{begin}: {knob}; or "
+    return ""
+
+
+def _more(tally: Tally) -> int:
+    return min(max(4, 2 * tally.connections), 16)
+
+
+def _octets(count: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} octets"
+
+
+_SENTENCES: Final[Mapping[str, Callable[[Tally], str]]] = {
+    "stream_limit": _stream_limit,
+    "stream_window": _stream_window,
+    "connection_window": _connection_window,
+    "socket": lambda _: "the socket was full: the network, or the server's reading, takes no more",
+    "disk": lambda _: "a read had to wait for the disk: warm files, or a faster disk, would go up faster",
+    "server": lambda _: (
+        "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
+        "help if it can work on several"
+    ),
+    "client": lambda _: (
+        "fastpost itself was busy with other uploads: this machine's processor is the limit; several processes, each "
+        "with a part of the files, use more cores"
+    ),
+}

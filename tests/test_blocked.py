@@ -1,0 +1,197 @@
+"""Where the time goes: for each cause a server that is made to cause it, and that must be named."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from h2.settings import SettingCodes
+from h2_judge import DATA, END_HEADERS, END_STREAM, HEADERS, frame, settings_frame, window_update
+from in_process import Raw, Server, batches, drive, files, greet, uploader
+from in_process import nothing_leaks as nothing_leaks
+from integration import command
+from integration.scripted import Peer, Request, Script
+
+from fastpost import causes
+from fastpost.sources import Upload
+from fastpost.tally import Tally
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+#: What every one of the servers does: it makes wait. Nothing is asserted about how long that took.
+PAUSE = threading.Event()
+CREATED = b"\x88"
+OPEN = (settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65_535))
+
+
+def upload(url: str, uploads: list[Upload], **options: Any) -> Tally:
+    async def main() -> Tally:
+        client = uploader(url, **options)
+        await client.run(batches(uploads))
+        assert client.tally.ok == len(uploads)
+        return client.tally
+
+    return drive(main())
+
+
+def named(tally: Tally, cause: str, least: float = 0.9) -> None:
+    """Assert that the cause is named, with nine tenths of the time at least."""
+    verdict = causes.verdict(tally)
+    assert verdict is not None
+    assert verdict.cause == cause, causes.split(tally)
+    assert verdict.share >= least, causes.split(tally)
+
+
+class Answering:
+    """Reads frames and answers each upload that is complete, after a pause for each read.
+
+    Args:
+        greeting: frames behind the server's first SETTINGS.
+        credit: WINDOW_UPDATE by stream (0: the connection) for each DATA frame, after the pause.
+        pause: seconds.
+        piece: most octets of one read.
+    """
+
+    def __init__(self, *greeting: bytes, credit: str = "", pause: float = 0.0, piece: int = 65_536) -> None:
+        self._greeting = greeting
+        self._credit = credit
+        self._pause = pause
+        self._piece = piece
+
+    def __call__(self, stream: socket.socket, _: int) -> None:
+        # What lies in the kernel's buffers has left fastpost: little may.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        greet(stream, *self._greeting)
+        octets = b""
+        while got := stream.recv(self._piece):
+            octets += got
+            if self._pause:
+                PAUSE.wait(self._pause)
+            while len(octets) >= 9 and len(octets) >= (length := 9 + int.from_bytes(octets[:3], "big")):
+                self._take(stream, octets[:length])
+                octets = octets[length:]
+
+    def _take(self, stream: socket.socket, one: bytes) -> None:
+        kind, flags, stream_id = one[3], one[4], int.from_bytes(one[5:9], "big")
+        if kind == DATA and len(one) > 9:
+            if "stream" in self._credit and not flags & END_STREAM:
+                stream.sendall(window_update(stream_id, len(one) - 9))
+            if "connection" in self._credit:
+                stream.sendall(window_update(0, len(one) - 9))
+        if kind in (DATA, HEADERS) and flags & END_STREAM:
+            stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, CREATED))
+
+
+def test_stream_limit(tmp_path: Path) -> None:
+    class Pausing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            PAUSE.wait(0.01)
+            peer.answer(request, 201)
+
+    with Server(Pausing(), max_concurrent_streams=1) as server:
+        tally = upload(server.url, files(tmp_path, 60), concurrency=50)
+    named(tally, "stream_limit")
+    assert tally.peer.max_concurrent_streams == 1
+    assert "allows 1 at once" in _sentence(tally)
+
+
+def test_stream_window(tmp_path: Path) -> None:
+    """The connection window is wide open; each stream waits for credit of its own."""
+    with Raw(Answering(window_update(0, 2**30), credit="stream", pause=0.01)) as server:
+        tally = upload(server.url, files(tmp_path, 4, 2_000_000))
+    named(tally, "stream_window")
+    assert "64 KiB" in _sentence(tally)
+
+
+def test_connection_window(tmp_path: Path) -> None:
+    with Raw(Answering(OPEN[0], credit="connection", pause=0.01)) as server:
+        tally = upload(server.url, files(tmp_path, 8, 300_000))
+    named(tally, "connection_window")
+    assert "64 KiB" in _sentence(tally)
+    assert "--connections 4" in _sentence(tally)
+
+
+def test_socket(tmp_path: Path) -> None:
+    """All windows are open, and the server reads slowly."""
+    with Raw(Answering(*OPEN, pause=0.002, piece=60_000)) as server:
+        tally = upload(server.url, files(tmp_path, 4, 16_000_000))
+    named(tally, "socket")
+
+
+def test_server(tmp_path: Path) -> None:
+    class Thinking(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if sum(one.ended for one in peer.requests.values()) == 20:
+                PAUSE.wait(0.3)
+                for one in peer.requests.values():
+                    peer.answer(one, 201)
+
+    with Server(Thinking()) as server:
+        tally = upload(server.url, files(tmp_path, 20))
+    named(tally, "server")
+
+
+#: A disk that has nothing in its cache and takes 10 ms for every read.
+SLOW_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags) {
+    errno = EAGAIN;
+    return -1;
+}
+
+ssize_t pread(int fd, void *out, size_t length, off_t offset) {
+    static ssize_t (*real)(int, void *, size_t, off_t);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pread");
+    usleep(10000);
+    return real(fd, out, length, offset);
+}
+
+ssize_t pread64(int fd, void *out, size_t length, off_t offset) { return pread(fd, out, length, offset); }
+ssize_t preadv64v2(int fd, const struct iovec *vector, int count, off_t offset, int flags) {
+    return preadv2(fd, vector, count, offset, flags);
+}
+"""
+
+
+@pytest.mark.unsanitized
+def test_disk(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler is not None, "the compiler that fastpost needs anyway"
+    source, library = tmp_path / "slow_disk.c", tmp_path / "slow_disk.so"
+    source.write_text(SLOW_DISK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    files(folder, 60, 3000)
+    with Raw(Answering(*OPEN)) as server:
+        run = command.upload(folder, "--to", server.url, prefix=("env", f"LD_PRELOAD={library}"))
+    assert run.code == 0
+    waited = run.report["blocked_s"]
+    assert waited["disk"] >= 0.9 * sum(waited.values()), waited
+    assert run.report["limited_by"]["cause"] == "disk"
+
+
+def test_time_adds_up(tmp_path: Path) -> None:
+    """No more stream-seconds than streams and seconds, and none while nothing is in flight."""
+    uploads = files(tmp_path, 200, 20_000)
+    with Server() as server:
+        tally = upload(server.url, uploads, concurrency=10)
+    total = sum(causes.split(tally).values())
+    assert 0 < total <= 10 * (tally.finished - tally.started)
+
+
+def _sentence(tally: Tally) -> str:
+    verdict = causes.verdict(tally)
+    assert verdict is not None
+    return verdict.sentence
