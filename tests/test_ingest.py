@@ -438,8 +438,8 @@ server = Ingest(root=sys.argv[1], tls="tls" in sys.argv)
 server.start()
 if "fork" in sys.argv and not os.fork():
     time.sleep({patience})  # holds a copy of everything that the parent has open
-print(server.pid, server.url, server.cafile, flush=True)
 try:
+    print(server.pid, server.url, server.cafile, flush=True)  # from here on SIGINT may come
     server.wait()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
