@@ -39,6 +39,8 @@ cdef class SendSide:
     cdef readonly bint cold
     # The next file could not be opened: no descriptor was free.
     cdef readonly bint out_of_files
+    # How often that happened.
+    cdef readonly int64_t failed_opens
     # The peer's settings and the send side of the connection.
     cdef bytearray _control
     cdef bint _settled
@@ -47,6 +49,8 @@ cdef class SendSide:
     cdef readonly int64_t max_concurrent_streams
     cdef readonly int64_t send_window
     cdef readonly int64_t largest_window
+    # Seconds in which streams could have sent but for the connection window.
+    cdef readonly double window_closed
     cdef readonly int64_t largest_stream_window
     cdef int64_t _uncredited
     cdef uint32_t _next_stream_id

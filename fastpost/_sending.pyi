@@ -16,9 +16,11 @@ class SendSide:
     sent: int
     carried: int
     largest_window: int
+    window_closed: float
     largest_stream_window: int
     cold: bool
     out_of_files: bool
+    failed_opens: int
     progressed: float
     heard: float
     def __init__(self, encoder: RequestEncoder, *, concurrency: int, fair: bool, staged: bool) -> None: ...

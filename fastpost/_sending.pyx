@@ -76,6 +76,7 @@ cdef class SendSide:
         self._list = 0
         self.cold = False
         self.out_of_files = False
+        self.failed_opens = 0
         self._waiting = collections.deque()
         self._finished = []
         self._parked = []
@@ -89,6 +90,7 @@ cdef class SendSide:
         self.max_concurrent_streams = _MAX_STREAM_ID
         self.send_window = 65535
         self.largest_window = 65535
+        self.window_closed = 0.0
         self.largest_stream_window = 65535
         self._scheduler.scarce = True
         self._uncredited = 0
@@ -350,6 +352,8 @@ cdef class SendSide:
         self.blocked.add(SERVER, self._leaving, elapsed)
         if self.send_window <= 0 or self._held_since:
             self.blocked.add(CONNECTION_WINDOW, ready + parked, elapsed)
+            if ready:
+                self.window_closed += elapsed
         else:
             self.blocked.add(CLIENT, ready + parked, elapsed)
 
@@ -460,6 +464,7 @@ cdef class SendSide:
             elif opened == _NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
                 self.out_of_files = True
+                self.failed_opens += 1
                 return True
         return True
 

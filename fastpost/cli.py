@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from fastpost.sources import Batch
 
     _FieldType = click.ParamType[tuple[str, str]]
+    _NumberType = click.ParamType[int | str]
 else:
-    _FieldType = click.ParamType
+    _FieldType = _NumberType = click.ParamType
 
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
@@ -54,6 +55,15 @@ class _Field(_FieldType):
         if matched is None:
             self.fail("write 'Name: value'; what was given is not repeated here, as it may be secret", param, ctx)
         return matched[1], matched[2].strip(" \t")
+
+
+class _Connections(_NumberType):
+    """A number, or auto."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else click.INT.convert(value, param, ctx)
 
 
 class _Commands(click.Group):
@@ -109,7 +119,14 @@ def main(ctx: click.Context) -> None:
 )
 @click.option("--method", metavar="NAME", help="Default: PUT when each file has its own URL, else POST.")
 @click.option("-c", "--concurrency", default=50, show_default=True, help="Uploads in flight, over all connections.")
-@click.option("--connections", default=1, show_default=True, help="Connections to the target.")
+@click.option(
+    "--connections",
+    metavar="N",
+    type=_Connections(),
+    default="auto",
+    show_default=True,
+    help="Connections to the target; auto: one, and up to 8 where the server's windows or streams make uploads wait.",
+)
 @click.option(
     "--schedule",
     type=click.Choice(["fair", "fifo"]),

@@ -30,7 +30,8 @@ class Settings:
     to: str
     method: str | None = None
     concurrency: int = 50
-    connections: int = 1
+    #: "auto": one, and more where waiting for the server's windows or streams was measured.
+    connections: int | typing.Literal["auto"] = "auto"
     schedule: Schedule = "fair"
     fields: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
@@ -51,7 +52,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _require(1 <= self.concurrency <= 100_000, "concurrency must be between 1 and 100000")
-        _require(1 <= self.connections <= 1000, "connections must be between 1 and 1000")
+        _require(
+            self.connections == "auto" or (isinstance(self.connections, int) and 1 <= self.connections <= 1000),
+            "connections must be auto, or between 1 and 1000",
+        )
         _require(self.schedule in ("fair", "fifo"), "schedule must be fair or fifo")
         _require(self.connect_timeout > 0, "connect-timeout must be more than 0 seconds")
         _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")

@@ -11,7 +11,7 @@ import random
 import time
 import typing
 
-from fastpost import retry
+from fastpost import growth, retry
 from fastpost.connection import Connection
 from fastpost.errors import ConnectFailed, NotHttp2, NotProcessed, TargetUnreachable
 from fastpost.tally import Peer, Shares
@@ -25,6 +25,16 @@ if typing.TYPE_CHECKING:
     from fastpost.errors import FastpostError
     from fastpost.tally import Tally
     from fastpost.target import Target
+
+
+class _Measures(typing.NamedTuple):
+    """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds."""
+
+    at: float
+    octets: int
+    answers: int
+    starved: float
+    closed: float
 
 
 class _Gone:
@@ -91,6 +101,14 @@ class Pool:
         self.uneven = False
         #: Draining connections whose GOAWAY asked for fewer requests; each is heeded once.
         self._calmed: set[Connection] = set()
+        self._growth = (
+            growth.Growth(min(settings.concurrency, growth.LIMIT)) if settings.connections == "auto" else None
+        )
+        self._sampling: asyncio.TimerHandle | None = None
+        #: The connection that found no descriptor though no file was open, and its count of such failures then.
+        self._barren: tuple[Connection, int] | None = None
+        self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
+        self._closed_before = 0.0
         #: What connections that are gone have brought to the tally, and earlier runs of it.
         self._gone = _Gone(tally)
         self._closing = False
@@ -111,8 +129,17 @@ class Pool:
         if self._closing:
             return
         live = sum(not connection.session.plane.draining for connection in self.connections)
-        for _ in range(live + len(self._opening), min(self._settings.connections, self.concurrency)):
+        for _ in range(live + len(self._opening), min(self._wanted(), self.concurrency)):
             self._spawn(self._open_one())
+        if self._growth is not None and self._sampling is None:
+            self._sampled = self._measures(time.monotonic())
+            self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
+
+    def _wanted(self) -> int:
+        if self._growth is not None:
+            return self._growth.wanted
+        assert isinstance(self._settings.connections, int)
+        return self._settings.connections
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -195,6 +222,45 @@ class Pool:
         self._on_notice(f"{failure}; trying again ({tries + 1} of {self._budget.retries})")
         await asyncio.sleep(verdict.wait)
 
+    # --- how many ---------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        """Four times a second: have the growth policy look at what the connections measured since the last time."""
+        assert self._growth is not None
+        self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
+        now = self._measures(time.monotonic())
+        before, self._sampled = self._sampled, now
+        elapsed = max(now.at - before.at, 1e-6)
+        planes = [connection.session.plane for connection in self.connections]
+        live = [plane for plane in planes if not plane.draining]
+        wanted = self._growth.step(
+            growth.Sample(
+                octets=(now.octets - before.octets) / elapsed,
+                answers=(now.answers - before.answers) / elapsed,
+                starved=(now.starved - before.starved) / elapsed,
+                closed=(now.closed - before.closed) / elapsed / max(len(live), 1),
+                live=len(live),
+                busy=sum(plane.open_streams > 0 for plane in live),
+            )
+        )
+        for plane in sorted(live, key=lambda plane: plane.open_streams)[: max(len(live) - wanted, 0)]:
+            plane.drain()
+        if wanted != len(live):
+            for connection in self.connections:
+                connection.wake()  # those that drain hand back what they have not begun, and close when all is answered
+            self._on_ready()
+
+    def _measures(self, now: float) -> _Measures:
+        planes = [connection.session.plane for connection in self.connections]
+        return _Measures(
+            at=now,
+            octets=self._gone.sent + sum(plane.sent for plane in planes),
+            answers=self._responses_before + sum(plane.responses for plane in planes),
+            starved=self._gone.blocked.get("stream_limit", 0.0)
+            + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
+            closed=self._closed_before + sum(plane.window_closed for plane in planes),
+        )
+
     # --- shares -----------------------------------------------------------------------------------
 
     def share_out(self) -> list[Attempt]:
@@ -232,21 +298,34 @@ class Pool:
             self.ease(now)
 
     def share_descriptors(self, freed: bool) -> None:
-        """Wake connections that found no descriptor, when some were `freed`; with no file open at all, one fails."""
+        """Wake connections that found no descriptor, when some were `freed`.
+
+        With no file open anywhere nothing will ever be freed: then one upload fails, if a second look finds no more.
+        """
         starved = [connection for connection in self.connections if connection.session.plane.out_of_files]
         if not starved:
             return
-        if freed:
-            for connection in starved:
-                connection.wake()
-        elif not any(connection.session.plane.open_streams for connection in self.connections):
-            starved[0].give_up_opening()
+        if freed or any(connection.session.plane.open_streams for connection in self.connections):
+            self._barren = None
+            if freed:
+                for connection in starved:
+                    connection.wake()
+            return
+        first = starved[0]
+        failed = first.session.plane.failed_opens
+        if self._barren is None or self._barren[0] is not first:
+            self._barren = (first, failed)
+            first.wake()
+        elif failed > self._barren[1]:
+            self._barren = None
+            first.give_up_opening()
 
     # --- ends -------------------------------------------------------------------------------------
 
     def _closed(self, connection: Connection) -> None:
         plane = connection.session.plane
         _add_plane(self._gone, plane)
+        self._closed_before += plane.window_closed
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
         self._calmed.discard(connection)
@@ -271,6 +350,8 @@ class Pool:
     async def close(self) -> None:
         """End every connection, and wait for those that are being opened to be given up."""
         self._closing = True
+        if self._sampling is not None:
+            self._sampling.cancel()
         for task in self._opening:
             task.cancel()
         for connection in list(self.connections):

@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from h2.connection import ConnectionState
 from h2.exceptions import StreamClosedError
-from h2_judge import HEADERS, PREFACE, SETTINGS, frame
+from h2_judge import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, window_update
 from integration.scripted import Peer, Script, ScriptedServer
 
 from fastpost import Settings, Uploader, UploadResult
@@ -119,7 +119,7 @@ def contents(uploads: Iterable[Upload]) -> dict[str, bytes]:
 
 
 def uploader(url: str, **options: Any) -> Uploader:
-    return Uploader(Settings(to=url, **{"retry_delay": 0.001, **options}))
+    return Uploader(Settings(to=url, **{"retry_delay": 0.001, "connections": 1, **options}))
 
 
 class Results:
@@ -258,6 +258,50 @@ class Raw:
     def _one(self, stream: socket.socket, number: int) -> None:
         with stream, contextlib.suppress(OSError):
             self._serve(stream, number)
+
+
+_NEVER = threading.Event()
+_CREATED = b"\x88"  # HPACK: :status 200
+
+
+class Answering:
+    """Reads frames and answers each upload that is complete, after a pause for each read.
+
+    Args:
+        greeting: frames behind the server's first SETTINGS.
+        credit: WINDOW_UPDATE by stream (0: the connection) for each DATA frame, after the pause.
+        pause: seconds.
+        piece: most octets of one read.
+    """
+
+    def __init__(self, *greeting: bytes, credit: str = "", pause: float = 0.0, piece: int = 65_536) -> None:
+        self._greeting = greeting
+        self._credit = credit
+        self._pause = pause
+        self._piece = piece
+
+    def __call__(self, stream: socket.socket, _: int) -> None:
+        # What lies in the kernel's buffers has left fastpost: little may.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        greet(stream, *self._greeting)
+        octets = b""
+        while got := stream.recv(self._piece):
+            octets += got
+            if self._pause:
+                _NEVER.wait(self._pause)
+            while len(octets) >= 9 and len(octets) >= (length := 9 + int.from_bytes(octets[:3], "big")):
+                self._take(stream, octets[:length])
+                octets = octets[length:]
+
+    def _take(self, stream: socket.socket, one: bytes) -> None:
+        kind, flags, stream_id = one[3], one[4], int.from_bytes(one[5:9], "big")
+        if kind == DATA and len(one) > 9:
+            if "stream" in self._credit and not flags & END_STREAM:
+                stream.sendall(window_update(stream_id, len(one) - 9))
+            if "connection" in self._credit:
+                stream.sendall(window_update(0, len(one) - 9))
+        if kind in (DATA, HEADERS) and flags & END_STREAM:
+            stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, _CREATED))
 
 
 def greet(stream: socket.socket, *more: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import pytest
 from h2.settings import SettingCodes
-from h2_judge import DATA, END_HEADERS, END_STREAM, HEADERS, frame, settings_frame, window_update
-from in_process import Raw, Server, batches, drive, files, greet, uploader
+from h2_judge import settings_frame, window_update
+from in_process import Answering, Raw, Server, batches, drive, files, uploader
 from in_process import nothing_leaks as nothing_leaks
 from integration import command
 from integration.scripted import Peer, Request, Script
@@ -23,9 +22,8 @@ from fastpost.tally import Tally
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
-#: What every one of the servers does: it makes wait. Nothing is asserted about how long that took.
+#: What the servers do: they make wait. Nothing is asserted about how long that took.
 PAUSE = threading.Event()
-CREATED = b"\x88"
 OPEN = (settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65_535))
 
 
@@ -45,46 +43,6 @@ def named(tally: Tally, cause: str, least: float = 0.9) -> None:
     assert verdict is not None
     assert verdict.cause == cause, causes.split(tally)
     assert verdict.share >= least, causes.split(tally)
-
-
-class Answering:
-    """Reads frames and answers each upload that is complete, after a pause for each read.
-
-    Args:
-        greeting: frames behind the server's first SETTINGS.
-        credit: WINDOW_UPDATE by stream (0: the connection) for each DATA frame, after the pause.
-        pause: seconds.
-        piece: most octets of one read.
-    """
-
-    def __init__(self, *greeting: bytes, credit: str = "", pause: float = 0.0, piece: int = 65_536) -> None:
-        self._greeting = greeting
-        self._credit = credit
-        self._pause = pause
-        self._piece = piece
-
-    def __call__(self, stream: socket.socket, _: int) -> None:
-        # What lies in the kernel's buffers has left fastpost: little may.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        greet(stream, *self._greeting)
-        octets = b""
-        while got := stream.recv(self._piece):
-            octets += got
-            if self._pause:
-                PAUSE.wait(self._pause)
-            while len(octets) >= 9 and len(octets) >= (length := 9 + int.from_bytes(octets[:3], "big")):
-                self._take(stream, octets[:length])
-                octets = octets[length:]
-
-    def _take(self, stream: socket.socket, one: bytes) -> None:
-        kind, flags, stream_id = one[3], one[4], int.from_bytes(one[5:9], "big")
-        if kind == DATA and len(one) > 9:
-            if "stream" in self._credit and not flags & END_STREAM:
-                stream.sendall(window_update(stream_id, len(one) - 9))
-            if "connection" in self._credit:
-                stream.sendall(window_update(0, len(one) - 9))
-        if kind in (DATA, HEADERS) and flags & END_STREAM:
-            stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, CREATED))
 
 
 def test_stream_limit(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def settings(**options: Any) -> Settings:
 
 def test_defaults_are_those_of_the_manual() -> None:
     chosen = settings()
-    assert (chosen.concurrency, chosen.connections, chosen.schedule) == (50, 1, "fair")
+    assert (chosen.concurrency, chosen.connections, chosen.schedule) == (50, "auto", "fair")
     assert (chosen.retries, chosen.retry_delay, chosen.retry_max_time) == (3, 0.5, None)
     assert (chosen.stall_timeout, chosen.body_limit) == (60.0, 1024)
     assert (chosen.insecure, chosen.retry_post, chosen.keep_responses) == (False, False, False)

@@ -20,6 +20,7 @@ from h2.settings import SettingCodes
 from h2_judge import goaway, settings_frame, window_update
 from in_process import (
     LOOPS,
+    Answering,
     Raw,
     Results,
     Server,
@@ -35,6 +36,7 @@ from in_process import (
 from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
 
+from bench.relay import Relay
 from fastpost.errors import (
     ConnectFailed,
     ServerOverloaded,
@@ -967,3 +969,25 @@ def test_nothing_but_missing_files(tmp_path: Path) -> None:
         tally = drive(run(server.url, uploads))
     assert tally.errors == {"FileVanished": 1000}
     assert server.requests == []
+
+
+# --- as many connections as are worth it ----------------------------------------------------------
+
+
+def test_auto_opens_more_where_the_line_is_long(tmp_path: Path) -> None:
+    """Windows of 64 KiB and a round trip of 50 ms: one connection carries 1.3 MB/s, whatever the line could."""
+    uploads = files(tmp_path, 40, 150_000)
+    windows = Answering(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20}), credit="connection")
+    with Raw(windows) as server, Relay(server.port, 0.05) as relay:
+        url = f"http://127.0.0.1:{relay.port}/"
+        tally = drive(run(url, uploads, connections="auto", concurrency=16))
+    assert tally.ok == 40
+    assert 2 <= tally.connections <= 8
+
+
+def test_auto_stays_with_one_where_nothing_waits(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 2000)
+    with Server() as server:
+        tally = drive(run(server.url, uploads, connections="auto"))
+    assert tally.ok == 2000
+    assert tally.connections == 1

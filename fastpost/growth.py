@@ -1,0 +1,119 @@
+"""How many connections are worth having (`--connections auto`): one, and more only where waiting was measured.
+
+RFC 9113 §9.1 wants one connection to a server. But throughput is at most window ÷ round trip, and only the server can
+enlarge a window: where it keeps the uploads waiting, more connections are the only cure that a client has. So the
+number doubles while each step brings more, up to LIMIT, and falls back when it doesn't, or when connections have
+nothing to do. Pure: samples in, a number out; docs/decisions/0006 says what was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+#: Most connections that are opened without being asked for.
+LIMIT: Final = 8
+#: Seconds between samples.
+INTERVAL: Final = 0.25
+#: What a step must bring: this much more of octets or answers a second.
+GAIN: Final = 1.15
+#: Samples over which waiting is looked at: 0.5 s.
+_SPAN: Final = 2
+#: Samples without a verdict after a step: new connections begin slowly.
+_SETTLING: Final = 1
+#: Samples before another step is tried after one that brought nothing; doubled each time.
+_REST: Final = 20
+#: Samples after which connections without work are given up.
+_IDLE: Final = 8
+
+
+class Sample(NamedTuple):
+    """What happened in one interval, over all connections.
+
+    Attributes:
+        octets, answers: a second.
+        starved: uploads that waited for a free stream, on average.
+        closed: part of the time in which the connection window was closed for streams that could send, on average
+            over the connections, 0.0 … 1.0.
+        live: connections that take uploads.
+        busy: connections with open streams.
+    """
+
+    octets: float
+    answers: float
+    starved: float
+    closed: float
+    live: int
+    busy: int
+
+
+class Growth:
+    """The number of connections to have, from what the present ones measure.
+
+    Args:
+        most: never more than this.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.wanted = 1
+        self._most = min(most, LIMIT)
+        self._samples: list[Sample] = []
+        #: The number and the rates before the step that is on trial.
+        self._before: tuple[int, float, float] | None = None
+        self._settling = 0
+        self._resting = 0
+        self._rest = _REST
+        self._idle = 0
+
+    def step(self, sample: Sample) -> int:
+        """Take the next sample; returns the number of connections to have now."""
+        if sample.live < self.wanted:
+            self._samples.clear()
+            return self.wanted  # still opening
+        if self._settling:
+            self._settling -= 1
+            self._samples.clear()
+            return self.wanted
+        self._samples = [*self._samples, sample][-_SPAN:]
+        self._resting = max(self._resting - 1, 0)
+        if self._before is not None:
+            self._judge(*self._before)
+        elif self._waits() and not self._resting:
+            self._grow()
+        else:
+            self._shrink_if_idle(sample)
+        return self.wanted
+
+    def _waits(self) -> bool:
+        if len(self._samples) < _SPAN or self.wanted >= self._most:
+            return False
+        return self._mean("closed") > 0.5 or self._mean("starved") > 0.5
+
+    def _grow(self) -> None:
+        self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
+        self.wanted = min(2 * self.wanted, self._most)
+        self._settling = _SETTLING
+        self._samples.clear()
+
+    def _judge(self, number: int, octets: float, answers: float) -> None:
+        """Keep what the last step brought, or go back."""
+        if len(self._samples) < _SPAN:
+            return
+        self._before = None
+        if self._mean("octets") > GAIN * octets or self._mean("answers") > GAIN * answers:
+            self._rest = _REST
+            if self._waits():
+                self._grow()
+            return
+        self.wanted = number
+        self._resting = self._rest
+        self._rest *= 2
+
+    def _shrink_if_idle(self, sample: Sample) -> None:
+        self._idle = self._idle + 1 if sample.busy < self.wanted else 0
+        if self._idle >= _IDLE:
+            self._idle = 0
+            self.wanted = max(sample.busy, 1)
+
+    def _mean(self, what: str) -> float:
+        total: float = sum(getattr(sample, what) for sample in self._samples)
+        return total / len(self._samples)
