@@ -122,15 +122,28 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _h2corn(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+def _h2corn(port: int, work: Path, pair: _Pair | None, window: int = _WINDOW) -> tuple[list[str], str]:
     argv = [
         *(sys.executable, "-m", "h2corn", "--bind", f"{_HOST}:{port}", "--no-access-log", "--lifespan", "off"),
-        *("--h2-initial-stream-window-size", str(_WINDOW), "--h2-initial-connection-window-size", str(_WINDOW)),
+        *("--h2-initial-stream-window-size", str(window), "--h2-initial-connection-window-size", str(window)),
         *("--max-request-body-size", "0"),
     ]
     if pair:
         argv += ["--certfile", str(pair.certificate), "--keyfile", str(pair.key)]
     return [*argv, "bench.sink:app"], ""
+
+
+def _small_windows(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """h2corn with the windows that Node has: those of RFC 9113 §6.9.2."""
+    return _h2corn(port, work, pair, 65_535)
+
+
+def _hypercorn(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """It ends a connection after 1,000 requests; that limit is lifted here."""
+    configuration = work / "hypercorn.toml"
+    tls = f'certfile = "{pair.certificate}"\nkeyfile = "{pair.key}"\n' if pair else ""
+    configuration.write_text(f'bind = ["{_HOST}:{port}"]\nkeep_alive_max_requests = 100000000\n{tls}')
+    return [sys.executable, "-m", "hypercorn", "-c", str(configuration), "bench.sink:app"], ""
 
 
 def _nghttpd(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
@@ -200,7 +213,14 @@ def _raw(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
     return [*argv, str(pair.certificate), str(pair.key)] if pair else argv, ""
 
 
-_COMMANDS = {"h2corn": _h2corn, "nghttpd": _nghttpd, "nginx": _nginx, "raw": _raw}
+_COMMANDS = {
+    "h2corn": _h2corn,
+    "h2corn-64k": _small_windows,
+    "hypercorn": _hypercorn,
+    "nghttpd": _nghttpd,
+    "nginx": _nginx,
+    "raw": _raw,
+}
 NAMES = ("h2corn", "nghttpd")
 
 
