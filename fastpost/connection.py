@@ -97,8 +97,10 @@ class Connection:
         self._tick_guarded = self._guarded(self._tick)
         self._writable_guarded = self._guarded(self._writable)
         self.closed = False
-        #: There was work for it when it ended.
+        #: There was work for it when it ended, or it allowed none at all.
         self.was_used = False
+        #: When it was open (monotonic seconds).
+        self.opened_at = 0.0
         self._opened = False
         self.session = Session(
             method=target.method,
@@ -135,6 +137,7 @@ class Connection:
             reason = self.session.failure or "it goes away"
             raise ConnectFailed(f"{where} ended the connection at once ({reason}): check that the server is up")
         self._opened = True
+        self.opened_at = time.monotonic()
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
 
     async def _establish(self, where: str) -> None:
@@ -462,7 +465,7 @@ class Connection:
         if self.closed:
             return
         plane = self.session.plane
-        self.was_used = plane.begun or plane.waiting > 0
+        self.was_used = plane.begun or plane.waiting > 0 or plane.max_concurrent_streams == 0
         self._shut()
         self.session.lose(failure, time.monotonic())
         if self._settled is not None:

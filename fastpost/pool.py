@@ -93,6 +93,7 @@ class Pool:
         self._ever_connected = False
         #: Connections in a row that had work and ended, while nothing was answered on any.
         self._fruitless = 0
+        self._fruitless_at = 0.0
         self._last_end: FastpostError | None = None
         #: Responses on connections that are gone, and in all when a connection last ended.
         self._responses_before = 0
@@ -335,8 +336,10 @@ class Pool:
         responses = self._responses_before + sum(one.session.plane.responses for one in self.connections)
         if responses > self._responses_seen:
             self._fruitless = 0
-        elif connection.was_used:
+        elif connection.was_used and connection.opened_at > self._fruitless_at:
+            # Connections that end together end for one reason: what counts is one that was opened since.
             self._fruitless += 1
+            self._fruitless_at = time.monotonic()
         self._responses_seen = responses
         self._last_end = connection.session.failure
         self._on_ready()

@@ -752,6 +752,33 @@ def test_idle_connections_that_end_say_nothing_of_the_server(tmp_path: Path) -> 
     assert tally.ok == 1
 
 
+def test_many_connections_that_end_together_count_once(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 100)
+
+    class Crashing(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            if peer.number < 8:
+                peer.drop(abort=True)
+
+    with Server(Crashing()) as server:
+        tally = drive(run(server.url, uploads, connections=8, concurrency=16, retries=9))
+    assert tally.ok == 100
+
+
+def test_a_server_that_never_allows_a_stream_is_given_up(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 3)
+
+    def close(stream: socket.socket, _: int) -> None:
+        greet(stream, settings_frame({SettingCodes.MAX_CONCURRENT_STREAMS: 0}))
+        stream.shutdown(socket.SHUT_WR)
+        drain(stream)
+
+    with Raw(close) as server:
+        with contextlib.suppress(TargetUnreachable):
+            drive(run(server.url, uploads, retries=0))
+        assert server.connections < 20
+
+
 def test_a_server_that_puts_everything_off(tmp_path: Path) -> None:
     """What waits for its retry is bounded: no new upload is begun for each one that was put off."""
     (file,) = files(tmp_path, 1)
