@@ -100,8 +100,6 @@ class Pool:
         self._responses_seen = 0
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
-        #: Draining connections whose GOAWAY asked for fewer requests; each is heeded once.
-        self._calmed: set[Connection] = set()
         self._growth = (
             growth.Growth(min(settings.concurrency, growth.LIMIT)) if settings.connections == "auto" else None
         )
@@ -292,10 +290,9 @@ class Pool:
         self.concurrency = max(self.concurrency // 2, 1)
         self.eased_at = now
 
-    def ease_once(self, connection: Connection, now: float) -> None:
-        """Ease, unless this connection has asked for it before."""
-        if connection not in self._calmed:
-            self._calmed.add(connection)
+    def ease_for(self, connection: Connection, now: float) -> None:
+        """Ease for a GOAWAY, unless the connection is older than the last easing: it can't tell how that was taken."""
+        if connection.opened_at > self.eased_at:
             self.ease(now)
 
     def share_descriptors(self, freed: bool) -> None:
@@ -329,7 +326,6 @@ class Pool:
         self._closed_before += plane.window_closed
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
-        self._calmed.discard(connection)
         if self._closing:
             return
         self._responses_before += plane.responses

@@ -315,7 +315,7 @@ class Run:
         else:
             self._backlog.extendleft(reversed(unsent))
         if connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
-            self._pool.ease_once(connection, time.monotonic())
+            self._pool.ease_for(connection, time.monotonic())
 
     def _judge(self, failed: list[Attempt]) -> None:
         """Replay, retry, or let the failure be the result. What goes again at once keeps its order and goes first."""

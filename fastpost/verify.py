@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import queue
 import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from fastpost.errors import DigestMismatch, FastpostError, FileChanged, file_failure
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 CHUNK = 256 * 1024
 #: Results that may wait for their turn before the walk is held up; about 1 KiB of memory each.
 BACKLOG = 16_384
+
+#: Seconds that a file may wait for a free descriptor.
+_DESCRIPTOR_WAIT = 30.0
 
 _SHA_256 = re.compile(rb"(?:^|,)[ \t]*sha-256=:([A-Za-z0-9+/=]*):")
 
@@ -126,12 +131,23 @@ class Verifier:
             "it again; unless the file changed meanwhile, something between here and the server damages data"
         )
 
+    def _open(self, file: bytes) -> int:
+        """Open a file; while the uploads hold every descriptor that the process may have, wait for them."""
+        deadline = time.monotonic() + _DESCRIPTOR_WAIT
+        while True:
+            try:
+                # O_NONBLOCK: a FIFO put in the file's place must not block the thread for ever.
+                return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
     def _hash(self, file: bytes, buffer: memoryview) -> tuple[int, bytes]:
         """Return the size and SHA-256 of a file, read through `buffer`."""
         sha = hashlib.sha256()
         size = 0
-        # O_NONBLOCK: a FIFO put in the file's place must not block the thread for ever.
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = self._open(file)
         try:
             while (count := os.preadv(fd, (buffer,), size)) and not self._abandoned:
                 sha.update(buffer[:count])

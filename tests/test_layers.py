@@ -71,7 +71,7 @@ RESERVED = {
     # upload_run and ingest_worker start event loops.
     "asyncio": "connection feed pool run uploader upload_run ingest_worker",
     "uvloop": "connection uploader upload_run ingest_worker",
-    "time": "connection pool run uploader upload_run",
+    "time": "connection pool run uploader upload_run verify",
     "socket": "connection ingest ingest_worker",
     "ssl": "connection ingest_worker",
     "posix.time": "",
