@@ -60,6 +60,11 @@ cdef class SendSide:
     cdef readonly int64_t sent
     # `sent` up to the last octet of an upload; what follows are PING and other control frames.
     cdef readonly int64_t carried
+    # How much of it has arrived at the peer's kernel as far as is known, and when that last grew.
+    cdef readonly int64_t delivered
+    cdef readonly double delivered_at
+    # Streams whose last octet has left, but had not arrived when it was last asked.
+    cdef int64_t _undelivered
     # When anything of an upload last moved on the wire; PING and SETTINGS don't count.
     cdef readonly double progressed
     # When anything at all was last received.

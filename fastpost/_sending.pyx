@@ -99,6 +99,9 @@ cdef class SendSide:
         self.draining = False
         self.sent = 0
         self.carried = 0
+        self.delivered_at = 0.0
+        self.delivered = 0
+        self._undelivered = 0
         self.progressed = 0.0
         self.heard = 0.0
         self._carries = False
@@ -207,11 +210,11 @@ cdef class SendSide:
         if attempt.stream_id and self._table.find(attempt.stream_id) is attempt:
             self._abort(attempt, CANCEL, failure, now)
 
-    def stalled(self, double now, double timeout, int64_t delivered) -> list:
+    def stalled(self, double now, double timeout) -> list:
         """Return the open streams on which nothing moved for `timeout` seconds though something was due.
 
         A stream that merely waits for its turn among others that do move isn't stalled, nor is one whose octets are
-        still on their way: `delivered` of those given to the socket have arrived (octets), as far as is known.
+        still on their way (`note_delivered`).
         """
         cdef Attempt attempt
         cdef bint connection_moves = now - self.progressed < timeout
@@ -220,7 +223,7 @@ cdef class SendSide:
             if item is None:
                 continue
             attempt = <Attempt>item
-            if attempt.ends_at > delivered and connection_moves:
+            if attempt.ends_at > self.delivered and connection_moves:
                 # What it waits for can't come before that has arrived.
                 attempt.progressed = now
             if now - attempt.progressed < timeout:
@@ -230,9 +233,25 @@ cdef class SendSide:
             result.append(attempt)
         return result
 
-    def moved(self, double now) -> None:
-        """Octets of uploads are on the move, beyond what is seen from here: the peer acknowledges some."""
-        self.progressed = now
+    def note_delivered(self, int64_t octets, double now) -> None:
+        """So many of the octets that the socket took have arrived at the peer's kernel.
+
+        Streams that wait for an answer while octets of theirs are under way wait for the line, not for the server.
+        """
+        cdef Attempt attempt
+        self._split_time(now)
+        octets = min(octets, self.carried)
+        if octets > self.delivered:
+            self.delivered = octets
+            self.delivered_at = now
+            self.progressed = now
+        self._undelivered = 0
+        if octets == self.carried:
+            return
+        for item in self._table.attempts:
+            if item is not None:
+                attempt = <Attempt>item
+                self._undelivered += attempt.remaining == 0 and attempt.ends_at > octets
 
     def open_attempts(self) -> list:
         """Return the attempts whose stream is open."""
@@ -252,11 +271,6 @@ cdef class SendSide:
     def waiting(self) -> int:
         """Attempts that have no stream yet."""
         return len(self._waiting)
-
-    @property
-    def stream_limit(self) -> int:
-        """Most streams that may be open: the smaller of our concurrency and the peer's MAX_CONCURRENT_STREAMS."""
-        return min(self.concurrency, self.max_concurrent_streams)
 
     @property
     def room(self) -> int:
@@ -335,14 +349,16 @@ cdef class SendSide:
         """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick."""
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
-        cdef int64_t ready, parked
+        cdef int64_t ready, parked, on_the_line
         if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) == 0:
             return
         ready = self._scheduler.ready
         parked = len(self._parked)
         self.blocked.add(DISK, self._table.count, now - since - elapsed)
         self.blocked.add(STREAM_LIMIT, self._starved(), elapsed)
-        self.blocked.add(SERVER, self._answering, elapsed)
+        on_the_line = min(self._undelivered, self._answering)
+        self.blocked.add(SOCKET, on_the_line, elapsed)
+        self.blocked.add(SERVER, self._answering - on_the_line, elapsed)
         self.blocked.add(
             STREAM_WINDOW, self._table.count - ready - parked - self._answering - self._leaving, elapsed,
         )

@@ -73,16 +73,6 @@ cdef class DataPlane(SendSide):
             self._parse(now)
 
     def receive_from(self, int fd, double now) -> int:
-        """Handle what one recv(2) brings. Returns octets, 0 at the end of the connection, or −errno.
-
-        Raises like `receive`.
-        """
-        cdef Py_ssize_t got = self._inbound.receive(fd)
-        if got > 0:
-            self._parse(now)
-        return got
-
-    def receive_all_from(self, int fd, double now) -> int:
         """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
 
         On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a

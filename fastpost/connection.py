@@ -49,6 +49,8 @@ _RECEIVE_SIZE = 65536
 #: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
 _CHECK_INTERVAL = 1.0
 _PING_TIMEOUT = 10.0
+#: Seconds between questions to the kernel what has arrived, for the split of time, while anything is under way.
+_LINE_INTERVAL = 0.05
 #: X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
 _OTHER_HOST = (62, 64)
 
@@ -90,11 +92,10 @@ class Connection:
         self._tick_scheduled = False
         self._hold_timer: asyncio.TimerHandle | None = None
         self._check_timer: asyncio.TimerHandle | None = None
+        self._line_timer: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
-        #: Octets that are known to have arrived, and when that last grew.
-        self._delivered = 0
-        self._delivered_at = 0.0
         self._tick_guarded = self._guarded(self._tick)
+        self._line_guarded = self._guarded(self._look_at_line)
         self._writable_guarded = self._guarded(self._writable)
         self.closed = False
         #: There was work for it when it ended, or it allowed none at all.
@@ -318,6 +319,7 @@ class Connection:
         self._deliver()
         self._tick_scheduled = scheduled
         self._flush(now)
+        self._watch_line(now)
         # Once more: files may have failed while it was filled.
         self._deliver()
         if not self.closed and self.session.plane.draining and not self.busy:
@@ -350,7 +352,7 @@ class Connection:
 
     def _receive_plain(self, now: float) -> str | None:
         """Returns why the connection is over, None while it is not."""
-        got = self.session.receive_all_from(self._fd, now)
+        got = self.session.receive_from(self._fd, now)
         if got == 0:
             return "end of stream"
         return None if -got in _AGAIN else os.strerror(-got)
@@ -431,7 +433,7 @@ class Connection:
         self._note_delivered(now)
         plane = self.session.plane
         timeout = self._settings.stall_timeout
-        stalled = plane.stalled(now, timeout, self._delivered)
+        stalled = plane.stalled(now, timeout)
         # Not a single stream is allowed: that is waited for, but not on a dead host.
         starved = plane.max_concurrent_streams == 0 and not plane.open_streams and now - plane.heard >= timeout
         if not stalled and not starved:
@@ -444,20 +446,29 @@ class Connection:
             what = f"nothing moved for {timeout:g} s, though the server answers PING: allow more with --stall-timeout"
             for attempt in stalled:
                 plane.cancel(attempt, Stalled(what), now)
-        elif now - max(self._pinged_at, self._delivered_at) > _PING_TIMEOUT:
+        elif now - max(self._pinged_at, plane.delivered_at) > _PING_TIMEOUT:
             self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered: check the network"))
             return
         self._advance(now)
 
+    def _watch_line(self, now: float) -> None:
+        """Have the kernel asked soon, while octets are under way."""
+        plane = self.session.plane
+        if self._line_timer is None and not self.closed and plane.delivered < plane.carried:
+            self._line_timer = self._loop.call_later(_LINE_INTERVAL, self._line_guarded)
+
+    def _look_at_line(self) -> None:
+        self._line_timer = None
+        now = time.monotonic()
+        self._note_delivered(now)
+        self._watch_line(now)
+
     def _note_delivered(self, now: float) -> None:
-        """Ask the kernel how much of what it took has not arrived; a slow line is no stalled one."""
+        """Ask the kernel how much of what it took has not arrived; a slow line is no stalled one, nor a slow server."""
         waiting = array.array("i", [0])
         fcntl.ioctl(self._fd, _SIOCOUTQ, waiting)
-        delivered = min(self.session.plane.sent - waiting[0], self.session.plane.carried)
-        if delivered > self._delivered:
-            self._delivered = delivered
-            self._delivered_at = now
-            self.session.plane.moved(now)
+        plane = self.session.plane
+        plane.note_delivered(plane.sent - waiting[0], now)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -477,7 +488,7 @@ class Connection:
 
     def _shut(self) -> None:
         self.closed = True
-        for timer in (self._hold_timer, self._check_timer):
+        for timer in (self._hold_timer, self._check_timer, self._line_timer):
             if timer is not None:
                 timer.cancel()
         if self._fd >= 0:

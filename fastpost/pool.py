@@ -38,13 +38,15 @@ class _Measures(typing.NamedTuple):
 
 
 class _Gone:
-    """What a tally already holds of connections that are gone."""
+    """What connections that are gone have brought, earlier runs of the same tally included."""
 
     def __init__(self, tally: Tally) -> None:
         self.sent = tally.sent
         self.blocked = dict(tally.blocked)
         self.shares = tally.shares
         self.peer = tally.peer
+        self.responses = 0
+        self.closed = 0.0
 
 
 class Pool:
@@ -95,8 +97,7 @@ class Pool:
         self._fruitless = 0
         self._fruitless_at = 0.0
         self._last_end: FastpostError | None = None
-        #: Responses on connections that are gone, and in all when a connection last ended.
-        self._responses_before = 0
+        #: Responses in all when a connection last ended.
         self._responses_seen = 0
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
@@ -107,8 +108,6 @@ class Pool:
         #: The connection that found no descriptor though no file was open, and its count of such failures then.
         self._barren: tuple[Connection, int] | None = None
         self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
-        self._closed_before = 0.0
-        #: What connections that are gone have brought to the tally, and earlier runs of it.
         self._gone = _Gone(tally)
         self._closing = False
 
@@ -254,10 +253,10 @@ class Pool:
         return _Measures(
             at=now,
             octets=self._gone.sent + sum(plane.sent for plane in planes),
-            answers=self._responses_before + sum(plane.responses for plane in planes),
+            answers=self._gone.responses + sum(plane.responses for plane in planes),
             starved=self._gone.blocked.get("stream_limit", 0.0)
             + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
-            closed=self._closed_before + sum(plane.window_closed for plane in planes),
+            closed=self._gone.closed + sum(plane.window_closed for plane in planes),
         )
 
     # --- shares -----------------------------------------------------------------------------------
@@ -323,13 +322,13 @@ class Pool:
     def _closed(self, connection: Connection) -> None:
         plane = connection.session.plane
         _add_plane(self._gone, plane)
-        self._closed_before += plane.window_closed
+        self._gone.closed += plane.window_closed
+        self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
         if self._closing:
             return
-        self._responses_before += plane.responses
-        responses = self._responses_before + sum(one.session.plane.responses for one in self.connections)
+        responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)
         if responses > self._responses_seen:
             self._fruitless = 0
         elif connection.was_used and connection.opened_at > self._fruitless_at:

@@ -146,17 +146,9 @@ class Session:
             self._end(failure)
 
     def receive_from(self, fd: int, now: float) -> int:
-        """Handle what one recv(2) brings. Returns octets, 0 at the end of the connection, or −errno."""
-        try:
-            return self.plane.receive_from(fd, now)
-        except (ProtocolViolation, NotHttp2) as failure:
-            self._end(failure)
-            return 1
-
-    def receive_all_from(self, fd: int, now: float) -> int:
         """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet)."""
         try:
-            return self.plane.receive_all_from(fd, now)
+            return self.plane.receive_from(fd, now)
         except (ProtocolViolation, NotHttp2) as failure:
             self._end(failure)
             return -errno.EAGAIN

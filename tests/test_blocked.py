@@ -81,6 +81,13 @@ def test_socket(tmp_path: Path) -> None:
     named(tally, "socket")
 
 
+def test_slow_line(tmp_path: Path) -> None:
+    """All is given to the kernel at once, and lies there: the server has not had it yet."""
+    with Raw(Answering(*OPEN, pause=0.005, piece=20_000)) as server:
+        tally = upload(server.url, files(tmp_path, 40, 120_000))
+    named(tally, "socket")
+
+
 def test_server(tmp_path: Path) -> None:
     class Thinking(Script):
         def completed(self, peer: Peer, request: Request) -> None:

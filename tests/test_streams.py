@@ -429,7 +429,7 @@ def test_concurrency_can_be_lowered(files: Files) -> None:
     script = Script(session(concurrency=4), OPEN, window=WIDE)
     script.submit(files(10, 11, 12, 13, 14))
     script.client.plane.limit_concurrency(2)
-    assert script.client.plane.stream_limit == 2
+    assert script.client.plane.concurrency == 2
     assert len([kind for kind, _ in kinds(script.take()) if kind == HEADERS]) == 2
     script.close()
 
@@ -921,12 +921,13 @@ def test_who_has_stalled(files: Files) -> None:
     script.submit(files(2000, 500))
     script.take(at=10.0)
     plane = script.client.plane
-    assert plane.stalled(69.9, 60.0, 1 << 40) == []
+    plane.note_delivered(plane.sent, 10.0)
+    assert plane.stalled(69.9, 60.0) == []
     # One waits for its window, the other for its response.
-    assert [attempt.path for attempt in plane.stalled(70.0, 60.0, 1 << 40)] == [b"/0", b"/1"]
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/0", b"/1"]
     script.now = 65.0
     script.send(window_update(1, 100))
-    assert [attempt.path for attempt in plane.stalled(70.0, 60.0, 1 << 40)] == [b"/1"]
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/1"]
     script.close()
 
 
@@ -934,10 +935,11 @@ def test_waiting_for_a_turn_is_no_stall(files: Files) -> None:
     script = Script(session(), OPEN)
     script.submit(files(20_000, 200_000, 200_001))
     script.take(at=10.0)
+    script.client.plane.note_delivered(script.client.plane.sent, 10.0)
     script.now = 80.0
     script.send(window_update(0, 100))
     # The first is sent and waits for its response; the others wait for the connection's window, which moves.
-    assert [attempt.size for attempt in script.client.plane.stalled(80.0, 60.0, 1 << 40)] == [20_000]
+    assert [attempt.size for attempt in script.client.plane.stalled(80.0, 60.0)] == [20_000]
     script.close()
 
 
