@@ -94,7 +94,13 @@ def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TI
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(
-            contender.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=log if stderr is None else stderr, cwd=ROOT
+            contender.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log if stderr is None else stderr,
+            cwd=ROOT,
+            # As what is installed has its bytecode beside it: the warm-up may leave it there, also in a checkout.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         )
         # Not process.kill: that would poll, and take the exit status and its resource usage away from wait4.
         alarm = threading.Timer(timeout, os.kill, (process.pid, signal.SIGKILL))

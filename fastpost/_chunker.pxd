@@ -15,6 +15,22 @@ cdef struct Mapping:
 cdef void release_mapping(Mapping* mapping) noexcept nogil
 
 
+cdef enum:
+    # Longest path that one system call takes, with its closing NUL.
+    PATH_MAX = 4096
+
+
+# Where files were last opened: the next ones of the same folder are opened relative to it.
+cdef class Folder:
+    cdef int _fd
+    cdef size_t _length
+    cdef char[PATH_MAX] _path
+
+    cdef int open_file(self, const char* path, int flags) noexcept
+    cdef bint _holds(self, const char* path, size_t length) noexcept
+    cdef void close(self) noexcept
+
+
 cdef class Source:
     cdef int _fd
     cdef Mapping* _mapping
@@ -25,7 +41,7 @@ cdef class Source:
     # The last read or slice had to wait for the disk.
     cdef bint cold
 
-    cdef int open(self, const char* path, bint follow) noexcept
+    cdef int open(self, const char* path, bint follow, Folder folder) noexcept
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
     cdef Mapping* _slide(self) noexcept

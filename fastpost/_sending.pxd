@@ -4,6 +4,7 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
+from fastpost._chunker cimport Folder
 from fastpost._gather cimport GatherList
 from fastpost._hpack cimport RequestEncoder
 from fastpost._scheduler cimport Scheduler
@@ -14,6 +15,7 @@ cdef class SendSide:
     # Parts, each owner of its state.
     cdef RequestEncoder _encoder
     cdef Scheduler _scheduler
+    cdef Folder _folder
     cdef StreamTable _table
     cdef readonly GatherList gather
     cdef readonly BlockedTime blocked

@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
-from fastpost._chunker cimport Mapping, Source
+from fastpost._chunker cimport Folder, Mapping, Source
 from fastpost._frames cimport (
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE,
     put_frame_header, put_u32,
@@ -69,6 +69,7 @@ cdef class SendSide:
         self._gather_limit = 262144 if staged else 1048576
         self._scheduler = Scheduler(16384, fair)
         self._table = StreamTable()
+        self._folder = Folder()
         self.gather = GatherList(262144 + _MAX_QUANTUM)
         self.blocked = BlockedTime()
         self._leaving = 0
@@ -195,6 +196,7 @@ cdef class SendSide:
         """
         cdef Attempt attempt
         self.draining = True
+        self._folder.close()
         self.gather.clear()
         for item in list(self._table.attempts):
             if item is None:
@@ -492,7 +494,7 @@ cdef class SendSide:
             attempt.began = now
         attempt.progressed = now
         attempt.source = Source()
-        reason = attempt.source.open(attempt.file, attempt.follow)
+        reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
         if reason:
             attempt.source = None
             if reason in (EMFILE, ENFILE):

@@ -5,8 +5,10 @@ Only click is loaded here; each command loads what it needs, so that --version a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import gc
 import os
 import re
 import signal
@@ -83,6 +85,7 @@ class _Commands(click.Group):
         )
         if not standalone_mode:
             return run()
+        _spare_collections()
         sys.exit(_outcome(run))
 
 
@@ -367,6 +370,16 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _spare_collections() -> None:
+    """Let the garbage collector look rarely, and not at all at the end.
+
+    A run makes next to no cycles. The interpreter's last collections would free, object by object, what the system
+    takes back anyway: 15 ms, half as long as loading click.
+    """
+    gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.freeze)
 
 
 def _fill_standard_descriptors() -> None:

@@ -99,7 +99,7 @@ class Batch:
 
 
 def walk(
-    sources: Sequence[Source], *, follow_symlinks: bool = False, batch: int = 256, sizes: bool = False
+    sources: Sequence[Source], *, follow_symlinks: bool = False, batch: int = 1024, sizes: bool = False
 ) -> Iterator[Batch]:
     """Find the files of `sources`, lazily: memory doesn't grow with their number.
 

@@ -17,21 +17,33 @@ _SLASH = 0x2F
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 
-def _escapes(plain: bytes) -> list[bytes]:
-    """Return what each octet is sent as: itself when it is one of `plain`, else %XX."""
-    return [bytes((octet,)) if octet in plain else b"%%%02X" % octet for octet in range(256)]
+class _Escapes:
+    """What each octet is sent as: itself when it is one of `plain`, which has the slash, else %XX.
+
+    Attributes:
+        as_is: maps `plain` to itself and the rest to the slash, so that translating changes what needs an escape.
+    """
+
+    __slots__ = ("_sent_as", "as_is")
+
+    def __init__(self, plain: bytes) -> None:
+        self._sent_as = [bytes((octet,)) if octet in plain else b"%%%02X" % octet for octet in range(256)]
+        self.as_is = bytes(octet if octet in plain else _SLASH for octet in range(256))
+
+    def applied(self, octets: bytes) -> bytes:
+        """Return octets with escapes: 30 ns for each of them, 60 ns for all when none is needed."""
+        if octets.translate(self.as_is) == octets:
+            return octets
+        return b"".join(map(self._sent_as.__getitem__, octets))
 
 
 #: A name in the path. "+" and ";" are legal there but read as a space and as a parameter by some servers.
-_NAME_IN_PATH = _escapes(_UNRESERVED + b"!$&'()*,=:@/")
+_NAME_IN_PATH = _Escapes(_UNRESERVED + b"!$&'()*,=:@/")
 #: A name in the query: "&", "=" and "+" would start another parameter or mean a space.
-_NAME_IN_QUERY = _escapes(_UNRESERVED + b"/")
+_NAME_IN_QUERY = _Escapes(_UNRESERVED + b"/")
 #: The template itself: all that RFC 3986 allows, and the escapes that are there already.
-_TEMPLATE_PATH = _escapes(_UNRESERVED + b"!$&'()*+,;=:@/%")
-_TEMPLATE_QUERY = _escapes(_UNRESERVED + b"!$&'()*+,;=:@/%?")
-
-#: Maps the octets of a name that are sent as they are to themselves, so that a plain name doesn't change.
-_AS_IS = bytes(octet if len(_NAME_IN_PATH[octet]) == 1 else _SLASH for octet in range(256))
+_TEMPLATE_PATH = _Escapes(_UNRESERVED + b"!$&'()*+,;=:@/%")
+_TEMPLATE_QUERY = _Escapes(_UNRESERVED + b"!$&'()*+,;=:@/%?")
 
 
 class _Piece(typing.NamedTuple):
@@ -39,7 +51,7 @@ class _Piece(typing.NamedTuple):
 
     literal: bytes
     placeholder: str | None
-    escapes: list[bytes]
+    escapes: _Escapes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,10 +79,11 @@ class Target:
     shared: bool
     _pieces: tuple[_Piece, ...] = dataclasses.field(repr=False)
     _shown: tuple[_Piece, ...] = dataclasses.field(repr=False)
-    #: When {path} stands alone, in the path: what comes before it, with and without a folder, and after it.
+    #: When {path} stands alone: what comes before it, with and without a folder, and after it.
     _folders: _Folders | None = dataclasses.field(repr=False)
     _before: bytes = dataclasses.field(repr=False)
     _after: bytes = dataclasses.field(repr=False)
+    _as_is: bytes = dataclasses.field(repr=False)
     _content_type: str | None = dataclasses.field(repr=False)
     _by_suffix: TypesBySuffix = dataclasses.field(repr=False)
 
@@ -85,8 +98,8 @@ class Target:
         if self._folders is None:
             return _fill(self._pieces, name)
         folder, slash, base = name.rpartition(b"/")
-        if not base or base[0] == _DOT or base.translate(_AS_IS) != base:
-            base = _escape_part(_parts(base)[0])
+        if not base or base[0] == _DOT or base.translate(self._as_is) != base:
+            base = self._pieces[0].escapes.applied(_parts(base)[0])
         return (self._folders[folder] if slash else self._before) + base + self._after
 
     def fields(self, upload_name: bytes, content_type: str | None = None) -> Fields:
@@ -146,7 +159,7 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
     pieces = _read_template(path, query, shown)
     placeholders = {piece.placeholder for piece in pieces} - {None}
     naming = placeholders & {"path", "name", "stem"}
-    simple = [piece.placeholder for piece in pieces] == ["path", None] and pieces[0].escapes is _NAME_IN_PATH
+    simple = [piece.placeholder for piece in pieces] == ["path", None]
     bracketed = f"[{host.partition('%')[0]}]" if ":" in host else host  # RFC 6874 §1: a zone stays on this machine
     if content_type is not None:
         declared(content_type)
@@ -161,9 +174,10 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
         shared=not naming,
         _pieces=pieces,
         _shown=_read_template(path, _SECRET.sub(r"\1***", query), shown),
-        _folders=_Folders(pieces[0].literal) if simple else None,
+        _folders=_Folders(pieces[0]) if simple else None,
         _before=pieces[0].literal,
         _after=pieces[-1].literal,
+        _as_is=pieces[0].escapes.as_is,
         _content_type=content_type,
         _by_suffix=TypesBySuffix(),
     )
@@ -318,7 +332,7 @@ def _read_template(path: str, query: str, shown: str) -> tuple[_Piece, ...]:
             if place % 2 == 0:
                 if "{" in text or "}" in text:
                     raise UsageError(f"the URL {shown} has a brace without its other half: {_KNOWN}")
-                literal += _escape(text.encode("utf-8", "surrogateescape"), literals)
+                literal += literals.applied(text.encode("utf-8", "surrogateescape"))
             elif text not in _PLACEHOLDERS:
                 raise UsageError(f"the URL {shown} has the unknown placeholder {{{text}}}: {_KNOWN}")
             elif text == "ext" and literal.endswith(b"."):
@@ -327,7 +341,7 @@ def _read_template(path: str, query: str, shown: str) -> tuple[_Piece, ...]:
             else:
                 pieces.append(_Piece(literal, text, names))
                 literal = b""
-    return (*pieces, _Piece(literal, None, []))
+    return (*pieces, _Piece(literal, None, _TEMPLATE_QUERY))
 
 
 _KNOWN = "fastpost knows {path}, {name}, {stem} and {ext}; write a literal brace as %7B or %7D"
@@ -337,7 +351,7 @@ def _fill(pieces: tuple[_Piece, ...], name: bytes) -> bytes:
     """Put a name into a template."""
     base = _parts(name)[-1]
     filled = [
-        piece.literal + _escape(_value(piece.placeholder, name, base), piece.escapes)
+        piece.literal + piece.escapes.applied(_value(piece.placeholder, name, base))
         for piece in pieces
         if piece.placeholder is not None
     ]
@@ -349,12 +363,12 @@ class _Folders(dict[bytes, bytes]):
 
     LIMIT = 1024
 
-    def __init__(self, before: bytes) -> None:
+    def __init__(self, piece: _Piece) -> None:
         super().__init__()
-        self._before = before
+        self._piece = piece
 
     def __missing__(self, folder: bytes) -> bytes:
-        escaped = self._before + b"/".join(map(_escape_part, _parts(folder))) + b"/"
+        escaped = self._piece.literal + self._piece.escapes.applied(b"/".join(_parts(folder))) + b"/"
         if len(self) >= self.LIMIT:
             self.clear()
         self[folder] = escaped
@@ -386,11 +400,3 @@ def _split_extension(base: bytes) -> tuple[bytes, bytes]:
     """Split at the last dot that has something other than dots before it and anything after it."""
     stem, _, ext = base.rpartition(b".")
     return (stem, ext) if ext and stem.strip(b".") else (base, b"")
-
-
-def _escape_part(part: bytes) -> bytes:
-    return part if part.translate(_AS_IS) == part else _escape(part, _NAME_IN_PATH)
-
-
-def _escape(octets: bytes, escapes: list[bytes]) -> bytes:
-    return b"".join(map(escapes.__getitem__, octets))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import resource
@@ -94,7 +93,7 @@ class UploadRun:
         _raise_open_files()
         if self._display.progress:
             batches = self._sized(batches)
-        with self._failures_file(), _few_collections():
+        with self._failures_file():
             uvloop.run(self._run(batches))
         self._report()
         return self._exit_code()
@@ -330,16 +329,3 @@ def _raise_open_files() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextlib.contextmanager
-def _few_collections() -> Iterator[None]:
-    """Let the garbage collector look rarely, and never at what is loaded already: a run makes next to no cycles."""
-    threshold = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*threshold)
-        gc.unfreeze()

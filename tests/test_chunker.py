@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastpost._chunker import Source, live_objects
+from fastpost._chunker import Folder, Source, live_objects
 
 WINDOW = 2 * 1024 * 1024
 LARGEST_SLICE = WINDOW - 4096
@@ -42,6 +43,76 @@ def test_reads_what_the_file_holds(tmp_path: Path, size: int) -> None:
     assert source.offset == size
     assert source.read_octets(10) == b""
     source.shut()
+
+
+def opened(folder: Folder, path: Path) -> bytes:
+    source = Source.from_path(bytes(path), folder)
+    octets = source.read_octets(100)
+    source.shut()
+    return octets
+
+
+def test_the_second_file_of_a_folder_is_opened_relative_to_it(tmp_path: Path) -> None:
+    for place in ("a/1", "a/2", "b/1", "a/b/1", "a/b/2"):
+        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / place).write_text(place)
+    folder = Folder()
+    held = []
+    for place in ("a/1", "a/2", "a/2", "b/1", "a/1", "a/b/1", "a/b/2", "a/1"):
+        assert opened(folder, tmp_path / place) == place.encode()
+        held.append(live_objects()[0])
+    assert held == [0, 1, 1, 0, 0, 0, 1, 0]
+    assert opened(folder, tmp_path / "a/2") == b"a/2"
+    folder.shut()
+    assert live_objects() == (0, 0)
+
+
+def test_a_folder_that_was_replaced_is_found_again(tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    place.mkdir()
+    (place / "1").write_text("old")
+    (place / "2").write_text("old")
+    folder = Folder()
+    assert opened(folder, place / "1") == opened(folder, place / "2") == b"old"
+    place.rename(tmp_path / "b")
+    place.mkdir()
+    (place / "3").write_text("new")
+    assert opened(folder, place / "3") == b"new"
+    assert refused(folder, place / "4") == errno.ENOENT
+    folder.shut()
+
+
+def refused(folder: Folder, path: Path) -> int | None:
+    with pytest.raises(OSError, match="can't open") as caught:
+        Source.from_path(bytes(path), folder)
+    return caught.value.errno
+
+
+def test_a_path_without_a_folder_or_a_name_is_opened_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("1").write_text("here")
+    folder = Folder()
+    for _ in range(2):
+        assert opened(folder, Path("1")) == b"here"
+        with pytest.raises(OSError, match="can't open"):
+            Source.from_path(bytes(tmp_path) + b"/", folder)
+    assert live_objects() == (0, 0)
+
+
+def test_the_folder_gives_up_its_descriptor_where_it_is_one_too_many(tmp_path: Path) -> None:
+    for name in ("1", "2", "3"):
+        (tmp_path / name).write_text(name)
+    folder = Folder()
+    assert opened(folder, tmp_path / "1") + opened(folder, tmp_path / "2") == b"12"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_fd = os.dup(0)
+    os.close(next_fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_fd, hard))
+    try:
+        assert opened(folder, tmp_path / "3") == b"3"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    folder.shut()
 
 
 def test_maps_across_windows(tmp_path: Path) -> None:
