@@ -102,8 +102,34 @@ cdef class Attempt:
         attempt.began = self.began
         return attempt
 
+    def __reduce__(self):
+        """Pickle what became of it; never while its stream is open."""
+        return _restored, (
+            self.upload, self.file, self.path, self.request_fields, self.retried, self.replayed, self.follow,
+            self.status, self.failure, self.size, self.payload, self.began, self.started, self.finished, self.fields,
+            self._body,
+        )
+
     def __repr__(self) -> str:
         return f"<Attempt {self.path!r} status={self.status} failure={self.failure!r}>"
+
+
+def _restored(
+    upload, file, path, request_fields, retried, replayed, follow, status, failure, size, payload, began, started,
+    finished, fields, body,
+) -> Attempt:
+    """Return the outcome that another process has pickled."""
+    cdef Attempt attempt = Attempt(upload, file, path, request_fields, retried, replayed, follow)
+    attempt.status = status
+    attempt.failure = failure
+    attempt.size = size
+    attempt.payload = payload
+    attempt.began = began
+    attempt.started = started
+    attempt.finished = finished
+    attempt.fields = fields
+    attempt._body = body
+    return attempt
 
 
 def status_failure(Attempt attempt) -> HttpStatus:

@@ -134,7 +134,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Tally], str]]] = {
         "help if it can work on several"
     ),
     "client": lambda _: (
-        "fastpost itself was busy with other uploads: this machine's processor is the limit; several processes, each "
-        "with a part of the files, use more cores"
+        "fastpost itself was busy with other uploads: one core of this machine is the limit; "
+        "--processes 2 uses another one"
     ),
 }

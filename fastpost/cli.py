@@ -131,6 +131,14 @@ def main(ctx: click.Context) -> None:
     help="Connections to the target; auto: one, and up to 8 where the server's windows or streams make uploads wait.",
 )
 @click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that share files, concurrency and connections: for a server that one core can't keep busy.",
+)
+@click.option(
     "--schedule",
     type=click.Choice(["fair", "fifo"]),
     default="fair",
@@ -189,6 +197,7 @@ def _upload(
     dry_run: bool,
     show_response: bool,
     failures: str | None,
+    processes: int,
     output_format: str,
     progress: bool | None,
     verbose: int,
@@ -234,7 +243,16 @@ def _upload(
     with contextlib.ExitStack() as stack:
         if to is None:
             settings = stack.enter_context(_embedded(settings, None if quiet else err))
-        run = UploadRun(settings, display, out, err, failures=failures, verify=to is None, distinct=len(sources) == 1)
+        run = UploadRun(
+            settings,
+            display,
+            out,
+            err,
+            failures=failures,
+            verify=to is None,
+            distinct=len(sources) == 1,
+            processes=processes,
+        )
         return run.execute(batches)
 
 

@@ -32,6 +32,8 @@ class Settings:
     concurrency: int = 50
     #: "auto": one, and more where waiting for the server's windows or streams was measured.
     connections: int | typing.Literal["auto"] = "auto"
+    #: Most connections of "auto".
+    most_connections: int = 8
     schedule: Schedule = "fair"
     fields: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
@@ -56,6 +58,7 @@ class Settings:
             self.connections == "auto" or (isinstance(self.connections, int) and 1 <= self.connections <= 1000),
             "connections must be auto, or between 1 and 1000",
         )
+        _require(1 <= self.most_connections <= 8, "most_connections must be between 1 and 8")
         _require(self.schedule in ("fair", "fifo"), "schedule must be fair or fifo")
         _require(self.connect_timeout > 0, "connect-timeout must be more than 0 seconds")
         _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")

@@ -72,6 +72,16 @@ class FastpostError(Exception):
     reaction: Reaction = Reaction.FINAL
     exit_code: Exit = Exit.SOME_FAILED
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as it is: by default it would be made anew from its message, which few subclasses take."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[FastpostError], args: tuple[object, ...], state: dict[str, object]) -> FastpostError:
+    failure = kind.__new__(kind, *args)
+    failure.__dict__.update(state)
+    return failure
+
 
 # --- before a run: usage and selection ------------------------------------------------------------
 
@@ -238,6 +248,10 @@ class Interrupted(FastpostError):
     """The run was stopped before this upload was done."""
 
 
+class WorkerLost(FastpostError):
+    """A process of `--processes` ended by itself: what became of its uploads is not known."""
+
+
 # --- one upload: the file -------------------------------------------------------------------------
 
 
@@ -265,6 +279,11 @@ class FileChanged(FileFailed):
 
 class DuplicateTarget(FileFailed):
     """Another file of this run goes to the same URL."""
+
+    @classmethod
+    def at(cls, where: str) -> DuplicateTarget:
+        """Return the failure of the second file that goes to the URL `where`."""
+        return cls(f"another file of this run goes to {where} too: use {{path}} in --to, or upload one of them apart")
 
 
 def file_failure(number: int) -> FileFailed:

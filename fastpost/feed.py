@@ -47,12 +47,12 @@ class Feed:
 
     def _walk(self) -> None:
         try:
-            for batch in self._batches:
-                self._grants.acquire()
-                if self._stopped:
-                    return
+            batches = iter(self._batches)
+            while self._grants.acquire() and not self._stopped:
+                batch = next(batches, None)
                 self._hand_over(batch, None)
-            self._hand_over(None, None)
+                if batch is None:
+                    return
         except BaseException as failure:
             self._hand_over(None, failure)
 

@@ -102,7 +102,9 @@ class Pool:
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
         self._growth = (
-            growth.Growth(min(settings.concurrency, growth.LIMIT)) if settings.connections == "auto" else None
+            growth.Growth(min(settings.concurrency, settings.most_connections))
+            if settings.connections == "auto"
+            else None
         )
         self._sampling: asyncio.TimerHandle | None = None
         #: The connection that found no descriptor though no file was open, and its count of such failures then.
@@ -364,9 +366,11 @@ def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
     for cause, waited in plane.blocked.seconds().items():
         sums.blocked[cause] = sums.blocked.get(cause, 0.0) + waited
     sums.shares = sums.shares.plus(Shares(*plane.fairness()))
-    sums.peer = Peer(
-        max(sums.peer.stream_window, plane.largest_stream_window),
-        max(sums.peer.connection_window, plane.largest_window),
-        plane.max_concurrent_streams,
-        (plane.server or b"").decode("latin-1") or sums.peer.server,
+    sums.peer = sums.peer.joined(
+        Peer(
+            plane.largest_stream_window,
+            plane.largest_window,
+            plane.max_concurrent_streams,
+            (plane.server or b"").decode("latin-1"),
+        )
     )

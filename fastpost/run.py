@@ -30,8 +30,8 @@ if typing.TYPE_CHECKING:
     OnResults = Callable[[list[Attempt]], None]
     OnRejected = Callable[[list[Rejected]], None]
 
-#: The backlog is refilled from the walk when it falls below this many attempts.
-_BACKLOG_LOW = 512
+#: The backlog is refilled from the walk when it falls below so many rounds of the concurrency.
+_ROUNDS_AHEAD = 4
 #: Uploads that wait for their retry before no new one is begun.
 _DELAYED_MOST = 1024
 #: Seconds between updates of what the connections count.
@@ -66,6 +66,7 @@ class Run:
         #: Hashes of the paths taken, where two files could go to one URL: 60 octets a file.
         self._paths: set[int] | None = None if (distinct and target.unique) or target.shared else set()
         self._backlog: collections.deque[Attempt] = collections.deque()
+        self._backlog_low = _ROUNDS_AHEAD * settings.concurrency
         #: Attempts made and not yet final, wherever they are.
         self._outstanding = 0
         self._feed: Feed | None = None
@@ -177,24 +178,20 @@ class Run:
     def _ask_for_more(self) -> None:
         if self._feed is None or self.stopping or self._paused:
             return
-        if len(self._backlog) < _BACKLOG_LOW and len(self._delayed) < _DELAYED_MOST:
+        if len(self._backlog) < self._backlog_low and len(self._delayed) < _DELAYED_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
         """Turn a batch into attempts; about 1.5 µs a file."""
         tally = self._tally
-        tally.skipped += batch.skipped
-        if batch.rejected:
-            tally.reject(batch.rejected)
-            if self._on_rejected is not None:
-                self._call(self._on_rejected, batch.rejected)
+        tally.find(batch)
+        if batch.rejected and self._on_rejected is not None:
+            self._call(self._on_rejected, batch.rejected)
         uploads = batch.uploads
-        tally.found += len(uploads)
         request_path = self._target.request_path
         fields = self._target.fields
         attempts = []
         unfit = []
-        octets = 0
         for upload in uploads:
             name = upload.name
             try:
@@ -207,11 +204,8 @@ class Run:
                 # A walk finds no such name or type; a program may have made one.
                 unfit.append(Attempt(upload, upload.file, b""))
                 unfit[-1].failure = error
-            if upload.size > 0:
-                octets += upload.size
         if unfit:
             self._report(unfit)
-        tally.found_octets += octets
         if self._paths is not None:
             attempts = self._without_duplicates(attempts, self._paths)
         self._outstanding += len(attempts)
@@ -228,10 +222,7 @@ class Run:
         for attempt in attempts:
             key = hash(attempt.path)
             if key in paths:
-                where = self._target.url(attempt.upload.name)
-                attempt.failure = DuplicateTarget(
-                    f"another file of this run goes to {where} too: use {{path}} in --to, or upload one of them apart"
-                )
+                attempt.failure = DuplicateTarget.at(self._target.url(attempt.upload.name))
                 duplicates.append(attempt)
             else:
                 paths.add(key)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastpost.errors import DigestMismatch, FastpostError, HttpStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fastpost._table import Attempt
-    from fastpost.sources import Rejected
+    from fastpost.sources import Batch, Rejected
 
 #: How many (name, message) pairs are kept for each cause of failure.
 NAMES_KEPT = 5
@@ -29,6 +29,15 @@ class Peer(NamedTuple):
     connection_window: int = 65_535
     max_concurrent_streams: int = 0x7FFFFFFF
     server: str = ""
+
+    def joined(self, later: Peer) -> Peer:
+        """Return the larger windows of both, and what the later one said of the rest."""
+        return Peer(
+            max(self.stream_window, later.stream_window),
+            max(self.connection_window, later.connection_window),
+            later.max_concurrent_streams,
+            later.server or self.server,
+        )
 
 
 class Shares(NamedTuple):
@@ -54,6 +63,19 @@ class Shares(NamedTuple):
             min(self.smallest, other.smallest),
             max(self.largest, other.largest),
         )
+
+
+#: What a run counts by its results, and what its connections measure.
+_RESULTS = (
+    "ok", "failed", "payload", "wasted", "retried", "replayed", "statuses", "errors", "causes", "first_failures",
+    "latencies",
+)  # fmt: skip
+_MEASURED = ("sent", "connections", "blocked", "shares", "peer")
+
+
+def _add(sums: dict[Any, Any], more: Mapping[Any, Any]) -> None:
+    for key, value in more.items():
+        sums[key] = sums.get(key, 0) + value
 
 
 class Tally:
@@ -131,6 +153,14 @@ class Tally:
         #: Files whose SHA-256 did not match.
         self.mismatched = 0
 
+    def find(self, batch: Batch) -> None:
+        """Count what a step of the walk has found."""
+        self.skipped += batch.skipped
+        self.found += len(batch.uploads)
+        self.found_octets += sum(upload.size for upload in batch.uploads if upload.size > 0)
+        if batch.rejected:
+            self.reject(batch.rejected)
+
     def add(self, results: Sequence[Attempt]) -> None:
         """Count final results: each upload once, its last attempt."""
         latency = self.latencies.append
@@ -170,6 +200,49 @@ class Tally:
             self.wasted += result.payload
             self.mismatched += isinstance(failure, DigestMismatch)
             self._fail(result.upload.name, failure)
+
+    def lose(self, count: int, failure: FastpostError) -> None:
+        """Count uploads of which nothing more is known, not even their names."""
+        self._fail(b"(names not known)", failure)
+        self.failed += count - 1
+        kind = type(failure).__name__
+        self.errors[kind] += count - 1
+        self.causes[kind] += count - 1
+
+    def cut(self) -> Tally:
+        """Return the results counted since the last cut, and count them anew; what connections measure is copied."""
+        part = Tally()
+        for name in _RESULTS:
+            counted = getattr(self, name)
+            setattr(part, name, counted)
+            setattr(self, name, type(counted)() if not isinstance(counted, array) else array(counted.typecode))
+        for name in _MEASURED:
+            setattr(part, name, getattr(self, name))
+        return part
+
+    def paste(self, part: Tally) -> None:
+        """Add the results of a cut. What connections measure is `measured`'s."""
+        for name in ("ok", "failed", "payload", "wasted", "retried", "replayed"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for name in ("statuses", "errors", "causes"):
+            _add(getattr(self, name), getattr(part, name))
+        for cause, names in part.first_failures.items():
+            kept = self.first_failures.setdefault(cause, [])
+            kept += names[: NAMES_KEPT - len(kept)]
+        self.latencies.extend(part.latencies)
+
+    def measured(self, parts: Iterable[Tally]) -> None:
+        """Take what the connections of several processes have measured: the last cut of each."""
+        self.sent = self.connections = 0
+        self.blocked = {}
+        self.shares = Shares()
+        self.peer = Peer()
+        for part in parts:
+            self.sent += part.sent
+            self.connections += part.connections
+            _add(self.blocked, part.blocked)
+            self.shares = self.shares.plus(part.shares)
+            self.peer = self.peer.joined(part.peer)
 
     def _count_status(self, status: int, times: int) -> None:
         if status:

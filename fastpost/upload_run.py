@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.outlet import Outlet
+    from fastpost.processes import Processes
     from fastpost.sources import Batch, Rejected
 
 #: Seconds that uploads in flight have to finish after the first signal.
@@ -58,6 +59,7 @@ class UploadRun:
         failures: file to write a JSON line for every failure to.
         verify: compare the SHA-256 that responses state with that of the files; needs settings.keep_responses.
         distinct: no two files have the same name.
+        processes: how many share the work.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class UploadRun:
         failures: str | None = None,
         verify: bool = False,
         distinct: bool = False,
+        processes: int = 1,
     ) -> None:
-        self._uploader = Uploader(settings)
+        self._uploader = Uploader(settings) if processes == 1 else _processes(settings, processes)
         self._tally = self._uploader.tally
         self._target = self._uploader.target
         self._shown_target = report.safe(self._target.template)
@@ -93,7 +96,7 @@ class UploadRun:
         _raise_open_files()
         if self._display.progress:
             batches = self._sized(batches)
-        with self._failures_file():
+        with self._workers(), self._failures_file():
             uvloop.run(self._run(batches))
         self._report()
         return self._exit_code()
@@ -138,7 +141,7 @@ class UploadRun:
 
     @property
     def _looks_at_results(self) -> bool:
-        return bool(self._failures or self._display.responses or self._display.verbose)
+        return bool(self._failures_path or self._display.responses or self._display.verbose)
 
     def _on_results(self, results: list[Attempt]) -> None:
         if self._verifier is not None:
@@ -182,6 +185,11 @@ class UploadRun:
             elif batch.uploads:
                 self._progress.octets_known = False
             yield batch
+
+    def _workers(self) -> contextlib.AbstractContextManager[None]:
+        if isinstance(self._uploader, Uploader):
+            return contextlib.nullcontext()
+        return self._uploader.forked(tells_results=self._looks_at_results or self._verify, grace=GRACE)
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
@@ -307,6 +315,12 @@ class UploadRun:
                 self._failures.close()
             except OSError as error:
                 self._lose(error)
+
+
+def _processes(settings: Settings, count: int) -> Processes:
+    from fastpost.processes import Processes
+
+    return Processes(settings, count)
 
 
 def _response_text(result: Attempt) -> str:

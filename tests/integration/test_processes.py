@@ -1,0 +1,234 @@
+"""`--processes`: one run and one report, whoever of them sends; nothing lost when one of them is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import command
+from .scripted import Peer, Request, Script, ScriptedServer
+
+FILES = 300
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(FILES):
+        place = tmp_path / f"{number % 7}"
+        place.mkdir(exist_ok=True)
+        (place / f"{number:03}.bin").write_bytes(b"%03d" % number * (number + 1))
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {f"/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.bin")}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_file_is_sent_once_and_counted_in_one_report(folder: Path, count: int) -> None:
+    with ScriptedServer() as server:
+        run = command.upload(folder, "--to", server.url, "--processes", str(count))
+    assert run.code == 0
+    assert run.files == {"total": FILES, "ok": FILES, "failed": 0, "skipped": 0}
+    assert run.report["status"] == {"201": FILES}
+    assert run.report["connections"] >= count
+    assert run.report["bytes"]["payload"] == sum(map(len, contents(folder).values())) < run.report["bytes"]["sent"]
+    assert run.report["latency_ms"]["max"] > 0
+    assert len(server.requests) == FILES
+    assert server.bodies() == contents(folder)
+    assert len({request.number for request in server.requests}) >= count, "each of them had a share"
+
+
+def test_few_files_are_shared_out_too(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}").write_bytes(bytes(100_000))
+    with ScriptedServer() as server:
+        run = command.upload(tmp_path, "--to", server.url, "--processes", "2")
+    assert run.files["ok"] == 4
+    shares = [request.number for request in server.requests]
+    assert sorted(shares.count(number) for number in set(shares)) == [2, 2]
+
+
+def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> None:
+    class Counting(Script):
+        def __init__(self) -> None:
+            self.most: dict[int, int] = {}
+
+        def requested(self, peer: Peer, request: Request) -> None:
+            in_flight = sum(1 for one in peer.requests.values() if not one.ended)
+            self.most[peer.number] = max(self.most.get(peer.number, 0), in_flight)
+
+    script = Counting()
+    with ScriptedServer(script) as server:
+        options = ("--processes", "2", "--connections", "3", "--concurrency", "7")
+        run = command.upload(folder, "--to", server.url, *options)
+    assert run.code == 0
+    assert run.report["connections"] == server.connections == 3
+    assert sum(script.most.values()) <= 7
+
+
+def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
+    class Refusing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 403 if request.path.endswith("5.bin") else 201, b"not you")
+
+    failures = tmp_path / "failures.ndjson"
+    with ScriptedServer(Refusing()) as server:
+        run = command.upload(folder, "--to", server.url, "--processes", "2", "--failures", failures)
+    expected = {f"{number % 7}/{number:03}.bin" for number in range(5, FILES, 10)}
+    assert run.code == 1
+    assert run.errors == {"HttpStatus": len(expected)}
+    records = [json.loads(line) for line in failures.read_text().splitlines()]
+    assert {record["name"] for record in records} == expected
+    assert all(record["status"] == 403 and "not you" in record["message"] for record in records)
+    assert all(run.told(name, "not you") for name in expected)
+
+
+def test_two_files_for_one_url_are_met_although_two_processes_have_them(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        for number in range(20):
+            (tmp_path / place / f"{number:02}").write_text(place)
+    with ScriptedServer() as server:
+        run = command.upload(tmp_path / "a", tmp_path / "b", "--to", server.url, "--processes", "2")
+    assert run.code == 1
+    assert run.errors == {"DuplicateTarget": 20}
+    assert run.files == {"total": 40, "ok": 20, "failed": 20, "skipped": 0}
+    assert len(server.requests) == 20
+
+
+def test_responses_are_shown_by_the_parent_alone(folder: Path) -> None:
+    with ScriptedServer() as server:
+        run = command.run("upload", folder, "--to", server.url, "--processes", "2", "--show-response")
+    assert run.code == 0
+    assert sum(line.startswith("201 PUT") for line in run.out.splitlines()) == FILES
+
+
+def test_the_embedded_server_compares_what_all_of_them_sent(folder: Path) -> None:
+    run = command.upload(folder, "--processes", "2")
+    assert run.code == 0
+    assert run.report["verified"] == FILES
+
+
+def test_no_server_is_one_message_and_exit_code_4(folder: Path) -> None:
+    run = command.run("upload", folder, "--to", "http://127.0.0.1:1/", "--processes", "2", "--retries", "0")
+    assert run.code == 4
+    assert sum("can't connect" in line for line in run.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        (("--processes", "3", "--concurrency", "2"), "--concurrency 3"),
+        (("--processes", "3", "--connections", "2"), "--connections 3"),
+    ],
+)
+def test_too_little_to_share_out_is_refused_with_the_cure(folder: Path, options: tuple[str, ...], cure: str) -> None:
+    run = command.upload(folder, "--to", "http://127.0.0.1:1/", *options)
+    assert run.code == 2
+    assert cure in run.err
+
+
+class Slow(Script):
+    """Answers a few uploads, and then nothing until it is told to."""
+
+    def __init__(self, answered: int) -> None:
+        self.left = answered
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if self.left > 0:
+            self.left -= 1
+            peer.answer(request, 201)
+
+
+@pytest.fixture
+def begun(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], ScriptedServer]]:
+    """A run of two processes in the midst of its work: both have uploads that are not answered."""
+    with ScriptedServer(Slow(40)) as server:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "fastpost", "upload", str(folder), "--to", server.url, "--no-progress"),
+                *("--processes", "2", "--output-format", "json", "--concurrency", "20"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": command.python_path(Path(command._package_folder()))},
+        )
+        until(lambda: len(server.requests) >= 60)
+        try:
+            yield process, server
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def until(holds: object) -> None:
+    deadline = time.monotonic() + 20
+    assert callable(holds)
+    while not holds():
+        assert time.monotonic() < deadline, "never came true"
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_two_signals_stop_all_of_them_and_the_report_is_one(
+    begun: tuple[subprocess.Popen[bytes], ScriptedServer],
+) -> None:
+    process, _ = begun
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert b"stopping" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    files = json.loads(out)["files"]
+    assert files["ok"] == 40
+    assert files["failed"] > 0
+    assert not any(map(alive, workers))
+
+
+def test_workers_end_with_a_parent_that_was_killed(
+    begun: tuple[subprocess.Popen[bytes], ScriptedServer],
+) -> None:
+    process, _ = begun
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(alive, workers)))
+
+
+def test_a_worker_that_is_killed_is_told_and_its_files_count_as_failed(
+    begun: tuple[subprocess.Popen[bytes], ScriptedServer],
+) -> None:
+    process, _ = begun
+    first, second = children(process.pid)
+    os.kill(first, signal.SIGKILL)
+    os.kill(second, signal.SIGTERM)
+    os.kill(second, signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"killed by SIGKILL" in err
+    assert b"Traceback" not in err
+    report = json.loads(out)
+    assert report["errors"]["WorkerLost"] > 0
+    assert report["files"]["ok"] + report["files"]["failed"] <= report["files"]["total"] == FILES
