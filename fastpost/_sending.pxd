@@ -59,6 +59,8 @@ cdef class SendSide:
     cdef double _held_since
     # What the connection reports.
     cdef readonly bint draining
+    # A connection error: no DATA any more.
+    cdef bint _stopped
     cdef readonly int64_t sent
     # `sent` up to the last octet of an upload; what follows are PING and other control frames.
     cdef readonly int64_t carried

@@ -98,6 +98,7 @@ cdef class SendSide:
         self._next_stream_id = 1
         self._held_since = 0.0
         self.draining = False
+        self._stopped = False
         self.sent = 0
         self.carried = 0
         self.delivered_at = 0.0
@@ -187,6 +188,11 @@ cdef class SendSide:
     def drain(self) -> None:
         """Start nothing more on this connection; open streams go on."""
         self.draining = True
+
+    def stop(self) -> None:
+        """Send nothing more but what is gathered already and our GOAWAY (RFC 9113 §5.4.1)."""
+        self.draining = True
+        self._stopped = True
 
     def lose(self, failure, double now) -> None:
         """The connection is gone: every open stream ends; what waits is `take_unsent`.
@@ -339,7 +345,7 @@ cdef class SendSide:
         self._gather_control()
         if self._parked:
             self._unpark()
-        if self._settled:
+        if self._settled and not self._stopped:
             if self._start(now):
                 self._serve(now)
         if self.gather.pending == 0:
