@@ -37,6 +37,8 @@ cdef class Attempt:
     cdef int32_t slot
     cdef int64_t send_window
     cdef int64_t receive_window
+    # Octets of the response's content.
+    cdef int64_t content
     cdef int64_t remaining
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.

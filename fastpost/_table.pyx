@@ -68,6 +68,7 @@ cdef class Attempt:
         self.stream_id = 0
         self.slot = -1
         self.receive_window = RECEIVE_WINDOW
+        self.content = 0
         self.gathered = -1
 
     def __dealloc__(self):
