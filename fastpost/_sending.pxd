@@ -55,6 +55,7 @@ cdef class SendSide:
     cdef readonly double window_closed
     cdef readonly int64_t largest_stream_window
     cdef int64_t _uncredited
+    cdef uint32_t _first_stream_id
     cdef uint32_t _next_stream_id
     cdef double _held_since
     # What the connection reports.

@@ -58,9 +58,12 @@ cdef class SendSide:
         concurrency: most streams to have open, whatever the peer would allow.
         fair: deficit round robin; False: first in, first out.
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
+        first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
     """
 
-    def __init__(self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged):
+    def __init__(
+        self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged, uint32_t first_stream_id,
+    ):
         self._encoder = encoder
         self.concurrency = concurrency
         self.behind = 0
@@ -95,7 +98,8 @@ cdef class SendSide:
         self.largest_stream_window = 65535
         self._scheduler.scarce = True
         self._uncredited = 0
-        self._next_stream_id = 1
+        self._first_stream_id = first_stream_id
+        self._next_stream_id = first_stream_id
         self._held_since = 0.0
         self.draining = False
         self._stopped = False
@@ -268,7 +272,7 @@ cdef class SendSide:
     @property
     def begun(self) -> bool:
         """True once a stream was opened."""
-        return self._next_stream_id > 1
+        return self._next_stream_id > self._first_stream_id
 
     @property
     def open_streams(self) -> int:

@@ -55,13 +55,16 @@ cdef class DataPlane(SendSide):
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
         keep_responses: keep fields and body of every response, not only of failures.
         body_limit: octets of a body that are kept.
+        first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
     """
 
     def __init__(
         self, RequestEncoder encoder, control_received, *, int64_t concurrency, bint fair=True, bint staged=False,
-        bint keep_responses=False, Py_ssize_t body_limit=1024,
+        bint keep_responses=False, Py_ssize_t body_limit=1024, uint32_t first_stream_id=1,
     ):
-        super().__init__(encoder, concurrency=concurrency, fair=fair, staged=staged)
+        super().__init__(
+            encoder, concurrency=concurrency, fair=fair, staged=staged, first_stream_id=first_stream_id,
+        )
         self._control_received = control_received
         self._keep_responses = keep_responses
         self._body_limit = body_limit
