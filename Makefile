@@ -44,7 +44,7 @@ instructions: .venv/.dev
 	$(BIN)/python -m bench.instructions $(ARGS)
 
 fuzz: .venv/.dev
-	@for script in tests/fuzz/*.py; do echo "$$script" && $(BIN)/python "$$script" --seconds $(SECONDS) || exit 1; done
+	@for script in tests/fuzz/fuzz_*.py; do echo "$$script" && $(BIN)/python "$$script" --seconds $(SECONDS) || exit 1; done
 
 # Any leak fails, the interpreter's too: what can't be helped is in tests/lsan.supp.
 sanitize: .venv/.dev
