@@ -280,19 +280,31 @@ def _upload(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", metavar="N", default=0, type=click.IntRange(0, 65535), help="Default: a free one.")
 @click.option("--tls", is_flag=True, help="TLS with a certificate made for the occasion.")
+@click.option(
+    "--max-body",
+    metavar="OCTETS",
+    type=click.IntRange(min=0),
+    help="Refuse larger uploads (413); default: no limit.",
+)
+@click.option(
+    "--max-requests",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Put off uploads beyond so many at once with 503.",
+)
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> int:
+def serve(verbose: int, **options: Any) -> int:
     """Run the embedded server on its own, until Ctrl-C.
 
     It answers every upload with its SHA-256 in repr-digest. Prints its URL on stdout, with --tls the file of its
     CA certificate on a second line. Stopping it is a success: exit code 0.
     """
-    import pathlib
-
     from fastpost.ingest import Ingest
 
     out, err = _outlets()
-    with _traced(verbose), Ingest(root=pathlib.Path(root) if root else None, host=host, port=port, tls=tls) as server:
+    with _traced(verbose), Ingest(**options) as server:
         out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
         trust = f" --cacert {server.cafile}" if server.cafile else ""
         _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")

@@ -33,7 +33,8 @@ class Settings:
     #: "auto": one, and more where waiting for the server's windows or streams was measured.
     connections: int | typing.Literal["auto"] = "auto"
     schedule: Schedule = "fair"
-    fields: tuple[tuple[str, str], ...] = ()
+    #: Not in the repr: they may hold a password.
+    fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     content_type: str | None = None
     cacert: pathlib.Path | None = None
     cert: pathlib.Path | None = None

@@ -77,6 +77,7 @@ class Stream:
     path: str
     length: int
     window: int
+    fields: dict[str, str]
     body: bytearray = dataclasses.field(default_factory=bytearray)
     ended: bool = False
     #: The status of the complete response.
@@ -286,7 +287,7 @@ class Line:
             raise Gone from error
         if one.stream_id % 2 == 0 or one.stream_id <= max(self.streams, default=0):
             self.blame(f"HEADERS on stream {one.stream_id}")
-        stream = Stream(one.stream_id, fields[":path"], int(fields["content-length"]), self._settings[WINDOW])
+        stream = Stream(one.stream_id, fields[":path"], int(fields["content-length"]), self._settings[WINDOW], fields)
         self.streams[one.stream_id] = stream
         if sum(known.open for known in self.streams.values()) > self._settings[STREAMS]:
             self.blame(f"more than {self._settings[STREAMS]} streams")

@@ -443,8 +443,17 @@ def test_serve_prints_its_url_and_its_end_is_a_success(tmp_path: pathlib.Path) -
     result = run("serve", "--root", tmp_path, "--port", "0")
     assert result.exit_code == 0
     assert result.stdout == Ingest.url + "\n"
-    assert Ingest.arguments == {"root": tmp_path, "host": "127.0.0.1", "port": 0, "tls": False}
+    assert Ingest.arguments == {
+        **{"root": str(tmp_path), "host": "127.0.0.1", "port": 0, "tls": False},
+        **{"max_body": None, "max_requests": 10_000},
+    }
     assert Ingest.running == 0
+
+
+def test_serve_has_limits(tmp_path: pathlib.Path) -> None:
+    run("serve", "--max-body", "1000", "--max-requests", "7")
+    assert (Ingest.arguments["max_body"], Ingest.arguments["max_requests"]) == (1000, 7)
+    assert run("serve", "--max-requests", "0").exit_code == 2
 
 
 def test_serve_with_tls_prints_the_ca_file_too() -> None:
