@@ -16,7 +16,9 @@ cdef class Attempt:
     cdef readonly object upload
     cdef readonly bytes file
     cdef readonly bint follow
-    cdef readonly bytes path
+    cdef public bytes path
+    # How often a redirect led it to another path.
+    cdef public int redirected
     cdef readonly tuple request_fields
     cdef readonly int retried
     cdef readonly int replayed

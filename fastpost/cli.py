@@ -183,6 +183,12 @@ def main(ctx: click.Context) -> None:
     "--retry-max-time", metavar="S", type=float, help="Seconds after which no file is tried again; default: no limit."
 )
 @click.option("--retry-post", is_flag=True, help="Try POST again too, though the server may have acted on it.")
+@click.option(
+    "-L",
+    "--location",
+    is_flag=True,
+    help="Follow redirects with status 307 and 308 on the same server; to another one never: credentials stay here.",
+)
 @click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
 @click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")
 @click.option("--show-response", is_flag=True, help="Print status, fields and body of every response.")

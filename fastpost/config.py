@@ -46,6 +46,8 @@ class Settings:
     retry_delay: float = 0.5
     retry_max_time: float | None = None
     retry_post: bool = False
+    #: Follow 307 and 308 to other paths of the same origin.
+    location: bool = False
     #: Keep fields and body of every response (--show-response), not only of failures.
     keep_responses: bool = False
     #: Largest part of a response body that is kept, in octets.

@@ -171,7 +171,7 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
     pem.write_text("")
     options = (
         "--method POST -c 7 --connections 3 --schedule fifo --content-type a/b --insecure --connect-timeout 1.5 "
-        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --retry-max-time 60 --retry-post "
+        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --retry-max-time 60 --retry-post --location "
         f"--cacert {pem} --cert {pem} --key {pem}"
     ).split()
     assert upload(tree, *options, "-H", "X-One: 1", "-H", "X-Empty:", "-H", "X-Time: 10:30").exit_code == 0
@@ -189,6 +189,7 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
         retry_delay=0.25,
         retry_max_time=60.0,
         retry_post=True,
+        location=True,
         cacert=pem,
         cert=pem,
         key=pem,

@@ -165,6 +165,35 @@ def test_post_is_repeated_only_on_request(tmp_path: Path, repeated: bool) -> Non
     check(outcome, folder, server, {} if repeated else {"001": "StreamReset"})
 
 
+@pytest.mark.parametrize("status", [301, 307, 308])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_redirects_are_followed_on_request(tmp_path: Path, status: int, method: str) -> None:
+    """Early ones and late ones, relative and absolute ones, one that leads in a circle; 301 may change the method."""
+    folder = folder_of(tmp_path, [0, 100, 70_000, 400_000])
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        whither = {"/001": "moved/001", "/002": f"{server.url}moved/002?x=1", "/003": "/003"}.get(stream.path)
+        if whither is None:
+            return False
+        if event == ("headers" if stream.path == "/002" else "end"):
+            line.send(line.response(stream, status, location=whither))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet({WINDOW: 30_000})
+        line.serve(react)
+
+    with HostileServer(scenario) as server:
+        outcome = upload(folder, server, "--location", "--method", method, "--to", f"{server.url}{{path}}")
+    lost = ["001", "002", "003"] if status == 301 else ["003"]
+    assert outcome.failed == dict.fromkeys(lost, "HttpStatus")
+    assert len([one for one in server.streams() if one.path == "/003"]) == (1 if status == 301 else 6)
+    if status != 301:
+        taken = server.taken()
+        assert taken["moved/001"] == (folder / "001").read_bytes()
+        assert taken["moved/002?x=1"] == (folder / "002").read_bytes()
+
+
 # --- limits of the protocol and of the process ----------------------------------------------------
 
 

@@ -27,8 +27,9 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.mark.parametrize("options", [[], ["--location"]])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(tmp_path: Path, status: int) -> None:
+def test_no_redirect_leads_to_another_server(tmp_path: Path, status: int, options: list[str]) -> None:
     """The other server sees no connection, so no credential either."""
     folder = folder_of(tmp_path, [100, 100_000])
 
@@ -44,7 +45,7 @@ def test_no_redirect_is_followed(tmp_path: Path, status: int) -> None:
             line.serve(react)
 
         with HostileServer(scenario) as server:
-            outcome = upload(folder, server, "--oauth2-bearer", SECRET)
+            outcome = upload(folder, server, "--oauth2-bearer", SECRET, *options)
     check(outcome, folder, server, {path.name: "HttpStatus" for path in folder.iterdir()})
     assert other.lines == []
     assert SECRET not in outcome.err + str(outcome.report) + (tmp_path / "failures.ndjson").read_text()
