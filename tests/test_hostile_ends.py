@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from h2_judge import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, goaway, rst_stream
 from hostile import SIZES, STREAMS, WINDOW, HostileServer, Line, Scenario, Stream, check, folder_of, upload
+from integration.servers import Certificates, certificates
 
 from fastpost import connection
 from fastpost.errors import ErrorCode
@@ -18,6 +19,13 @@ pytestmark = pytest.mark.timeout(30)
 
 #: Every code of RFC 9113 §7, and one that nobody knows.
 CODES = (*ErrorCode, 0xDEAD)
+
+ENCRYPTED = pytest.mark.parametrize("encrypted", [False, True], ids=["cleartext", "tls"])
+
+
+@pytest.fixture(scope="module")
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -215,9 +223,12 @@ def test_closed_before_any_settings(folder: Path, said: bytes) -> None:
     assert len(outcome.failed) == len(SIZES)
 
 
+@ENCRYPTED
 @pytest.mark.parametrize("abort", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("moment", ["begun", "in a body", "ended"])
-def test_closed_in_the_middle(folder: Path, moment: str, abort: bool) -> None:
+def test_closed_in_the_middle(folder: Path, loopback: Certificates, moment: str, abort: bool, encrypted: bool) -> None:
+    """Over TLS without its close_notify."""
+
     def scenario(line: Line) -> None:
         line.greet()
         streams = line.begun(4)
@@ -227,7 +238,7 @@ def test_closed_in_the_middle(folder: Path, moment: str, abort: bool) -> None:
             line.until(lambda: any(stream.ended and stream.length for stream in streams))
         line.close(abort=abort)
 
-    with HostileServer(scenario, times=3) as server:
+    with HostileServer(scenario, times=3, tls=loopback if encrypted else None) as server:
         outcome = upload(folder, server)
     check(outcome, folder, server)
     assert len(server.lines) == 4
@@ -261,11 +272,14 @@ def stops_crediting(line: Line) -> None:
     line.drain()
 
 
+@ENCRYPTED
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("scenario", [stops_reading, stops_answering, stops_crediting])
-def test_a_silent_connection_is_given_up(folder: Path, scenario: Scenario) -> None:
+def test_a_silent_connection_is_given_up(
+    folder: Path, loopback: Certificates, scenario: Scenario, encrypted: bool
+) -> None:
     folder.joinpath("large").write_bytes(bytes(8_000_000))
-    with HostileServer(scenario) as server:
+    with HostileServer(scenario, tls=loopback if encrypted else None) as server:
         outcome = upload(folder, server, "--stall-timeout", "0.1")
     check(outcome, folder, server)
     assert len(server.lines) == 2
