@@ -52,7 +52,7 @@ from integration.servers import Certificates
 from fastpost import cli
 
 #: Seconds after which a wait for the client is in vain; nothing takes a tenth of it.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 TABLE = SettingCodes.HEADER_TABLE_SIZE
 STREAMS = SettingCodes.MAX_CONCURRENT_STREAMS
@@ -437,7 +437,7 @@ def upload_apart(folder: Path, server: HostileServer, *options: str) -> tuple[Ou
     command = [sys.executable, "-m", "fastpost", *_arguments(folder, server, options)]
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-        watchdog = threading.Timer(PATIENCE * 3, process.kill)
+        watchdog = threading.Timer(PATIENCE * 2, process.kill)
         watchdog.start()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -249,9 +249,15 @@ def test_closed_in_the_middle(folder: Path, loopback: Certificates, moment: str,
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for stalls often, and give a PING little time."""
+    """Look for stalls often, and give a PING less time."""
     monkeypatch.setattr(connection, "_CHECK_INTERVAL", 0.02)
-    monkeypatch.setattr(connection, "_PING_TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "_PING_TIMEOUT", 0.5)
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for stalls often."""
+    monkeypatch.setattr(connection, "_CHECK_INTERVAL", 0.02)
 
 
 def stops_reading(line: Line) -> None:
@@ -280,13 +286,13 @@ def test_a_silent_connection_is_given_up(
 ) -> None:
     folder.joinpath("large").write_bytes(bytes(8_000_000))
     with HostileServer(scenario, tls=loopback if encrypted else None) as server:
-        outcome = upload(folder, server, "--stall-timeout", "0.1")
+        outcome = upload(folder, server, "--stall-timeout", "0.3")
     check(outcome, folder, server)
     assert len(server.lines) == 2
     assert server.lines[0].pings == (scenario is not stops_reading)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("watchful")
 def test_silent_streams_of_a_server_that_answers_ping(folder: Path) -> None:
     """The connection is kept, the streams that stand still are cancelled and go up again."""
 
@@ -299,14 +305,14 @@ def test_silent_streams_of_a_server_that_answers_ping(folder: Path) -> None:
         line.change({WINDOW: 100_000})
 
     with HostileServer(scenario) as server:
-        outcome = upload(folder, server, "--stall-timeout", "0.1")
+        outcome = upload(folder, server, "--stall-timeout", "0.3")
     check(outcome, folder, server)
     assert outcome.repeated == (len(SIZES), 0)
     assert len(server.lines) == 1
     assert {stream.reset for stream in itertools.islice(server.streams(), len(SIZES))} == {ErrorCode.CANCEL}
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("watchful")
 def test_a_stream_that_is_never_answered_fails_alone(folder: Path) -> None:
     """It has its retries; the others are answered meanwhile."""
 
@@ -315,6 +321,6 @@ def test_a_stream_that_is_never_answered_fails_alone(folder: Path) -> None:
         line.serve(lambda line, stream, event: stream.path == "/003")
 
     with HostileServer(scenario) as server:
-        outcome = upload(folder, server, "--stall-timeout", "0.1", "--retries", "1")
+        outcome = upload(folder, server, "--stall-timeout", "0.3", "--retries", "1")
     check(outcome, folder, server, {"003": "Stalled"})
     assert outcome.repeated == (1, 0)
