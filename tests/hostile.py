@@ -281,7 +281,8 @@ class Line:
             return []
         self._block = None
         try:
-            fields = {str(name): str(value) for name, value in self._decoder.decode(bytes(block))}
+            decoded: Any = self._decoder.decode(bytes(block), raw=True)
+            fields = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in decoded}
         except hpack.HPACKError as error:
             self.blame(f"{type(error).__name__}: {error}")
             raise Gone from error

@@ -9,9 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hostile import PATIENCE, HostileServer, Line, Stream, check, folder_of, upload
 from integration.servers import Certificates, certificates
 from test_reliability import ROOT, missing_tests
+
+from fastpost import cli
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -137,3 +140,25 @@ def test_a_link_leads_nowhere_unless_asked(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert outcome.report["files"] == {"total": 1, "ok": 1, "failed": 0, "skipped": 3}
     assert [stream.path for stream in server.streams()] == ["/000"]
+
+
+@pytest.mark.parametrize("value", ["caf\u00e9", "\udcff\udc80", "a\tb"])
+def test_a_field_goes_out_as_it_was_given(tmp_path: Path, value: str) -> None:
+    """Octets that are no UTF-8 too: they are legal in a value (RFC 9110 \u00a75.5)."""
+    folder = folder_of(tmp_path, [1])
+    with HostileServer(lambda line: line.greet()) as server:
+        outcome = upload(folder, server, "-H", f"X-Name: {value}")
+    check(outcome, folder, server)
+    assert [stream.fields["x-name"] for stream in server.streams()] == [value]
+
+
+@pytest.mark.parametrize("octet", ["\0", "\r", "\n", "\x1b", "\x7f"])
+def test_no_field_holds_a_control_character(tmp_path: Path, octet: str) -> None:
+    folder = folder_of(tmp_path, [1])
+    with HostileServer(lambda line: line.greet()) as server:
+        given = ["upload", str(folder), "--to", server.url, "-H", f"X-Name: {SECRET}{octet}X-Other: 1"]
+        result = CliRunner().invoke(cli.main, given)
+    assert result.exit_code == 2
+    assert "control character" in result.stderr
+    assert SECRET not in result.output
+    assert server.lines == []
