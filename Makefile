@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is set up once and again when its inputs change.
-#   make demo | test | lint | bench | compare | instructions | fuzz [SECONDS=60] | sanitize | clean
+#   make demo | test | lint | bench | compare | instructions | fuzz [SECONDS=60] | sanitize | audit | clean
 #   ARGS='…' goes to pytest, the comparison or the count; PYTHON=python3.12 chooses the interpreter of a new .venv.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BUILD_REQUIRES := $(shell sed -n '/^requires = /{s/.*\[\(.*\)\]/\1/;s/", "/" "/g
 SANITIZED := build/sanitize
 NEEDED := Debian, Ubuntu: apt install gcc make python3-dev python3-venv
 
-.PHONY: demo test lint bench compare instructions fuzz sanitize clean
+.PHONY: demo test lint bench compare instructions fuzz sanitize audit clean
 
 # 4,096 small files and three large ones go to the embedded server.
 demo: .venv/.built
@@ -44,7 +44,7 @@ instructions: .venv/.dev
 	$(BIN)/python -m bench.instructions $(ARGS)
 
 fuzz: .venv/.dev
-	@for script in tests/fuzz/*.py; do echo "$$script" && $(BIN)/python "$$script" --seconds $(SECONDS) || exit 1; done
+	@for script in tests/fuzz/fuzz_*.py; do echo "$$script" && $(BIN)/python "$$script" --seconds $(SECONDS) || exit 1; done
 
 # Any leak fails, the interpreter's too: what can't be helped is in tests/lsan.supp.
 sanitize: .venv/.dev
@@ -54,6 +54,10 @@ sanitize: .venv/.dev
 	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
 	$(BIN)/pytest -m 'not integration and not slow and not unsanitized' --timeout 600 --capture sys $(ARGS)
+
+# Known vulnerabilities of what fastpost loads, by PyPI.
+audit: .venv/.dev
+	@$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf .venv build dist .benchmarks *.egg-info fastpost/_*.so fastpost/_*.c

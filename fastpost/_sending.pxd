@@ -55,10 +55,13 @@ cdef class SendSide:
     cdef readonly double window_closed
     cdef readonly int64_t largest_stream_window
     cdef int64_t _uncredited
+    cdef uint32_t _first_stream_id
     cdef uint32_t _next_stream_id
     cdef double _held_since
     # What the connection reports.
     cdef readonly bint draining
+    # A connection error: no DATA any more.
+    cdef bint _stopped
     cdef readonly int64_t sent
     # `sent` up to the last octet of an upload; what follows are PING and other control frames.
     cdef readonly int64_t carried

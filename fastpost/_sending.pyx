@@ -58,9 +58,12 @@ cdef class SendSide:
         concurrency: most streams to have open, whatever the peer would allow.
         fair: deficit round robin; False: first in, first out.
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
+        first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
     """
 
-    def __init__(self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged):
+    def __init__(
+        self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged, uint32_t first_stream_id,
+    ):
         self._encoder = encoder
         self.concurrency = concurrency
         self.behind = 0
@@ -95,9 +98,11 @@ cdef class SendSide:
         self.largest_stream_window = 65535
         self._scheduler.scarce = True
         self._uncredited = 0
-        self._next_stream_id = 1
+        self._first_stream_id = first_stream_id
+        self._next_stream_id = first_stream_id
         self._held_since = 0.0
         self.draining = False
+        self._stopped = False
         self.sent = 0
         self.carried = 0
         self.delivered_at = 0.0
@@ -188,6 +193,11 @@ cdef class SendSide:
         """Start nothing more on this connection; open streams go on."""
         self.draining = True
 
+    def stop(self) -> None:
+        """Send nothing more but what is gathered already and our GOAWAY (RFC 9113 §5.4.1)."""
+        self.draining = True
+        self._stopped = True
+
     def lose(self, failure, double now) -> None:
         """The connection is gone: every open stream ends; what waits is `take_unsent`.
 
@@ -262,7 +272,7 @@ cdef class SendSide:
     @property
     def begun(self) -> bool:
         """True once a stream was opened."""
-        return self._next_stream_id > 1
+        return self._next_stream_id > self._first_stream_id
 
     @property
     def open_streams(self) -> int:
@@ -339,7 +349,7 @@ cdef class SendSide:
         self._gather_control()
         if self._parked:
             self._unpark()
-        if self._settled:
+        if self._settled and not self._stopped:
             if self._start(now):
                 self._serve(now)
         if self.gather.pending == 0:

@@ -21,6 +21,8 @@ cdef class DataPlane(SendSide):
     cdef int _block_flags
     cdef int _block_frames
     cdef bytearray _block
+    # Frames that moved nothing.
+    cdef int64_t _idle
     cdef readonly object goaway_code
     # Complete final responses.
     cdef readonly int64_t responses
@@ -39,5 +41,6 @@ cdef class DataPlane(SendSide):
     cdef int _on_reset(self, Frame* frame, double now) except -1
     cdef int _on_window_update(self, Frame* frame, double now) except -1
     cdef int _on_goaway(self, Frame* frame, double now) except -1
+    cdef int _count_idle(self, int64_t frames) except -1
     cdef int _unpad(self, Frame* frame) except -1
     cdef int _respond(self, Attempt attempt, double now) except -1

@@ -14,8 +14,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from fastpost._frames cimport (
-    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, MAX_WINDOW, PADDED, PRIORITY,
-    PRIORITY_FIELDS, PUSH_PROMISE, RST_STREAM, WINDOW_UPDATE, Frame, InboundBuffer, get_u32,
+    ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, MAX_WINDOW, PADDED,
+    PRIORITY, PRIORITY_FIELDS, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Frame, InboundBuffer, get_u32,
 )
 from fastpost._hpack cimport RequestEncoder, ResponseDecoder
 from fastpost._sending cimport SendSide
@@ -28,6 +28,15 @@ from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, ServerOv
 cdef enum:
     _MAX_BLOCK = 65536
     _MAX_BLOCK_FRAMES = 1024
+    # Frames that move nothing (RFC 9113 §10.5): so many at once, more for each response and each 64 octets sent.
+    # Real servers stay far below: two WINDOW_UPDATEs for each DATA frame, a PING a round trip.
+    _MAX_IDLE = 10000
+    _IDLE_PER_RESPONSE = 16
+    _OCTETS_PER_IDLE = 64
+    # SETTINGS cost by their entries: h2 takes about a microsecond for an octet.
+    _SETTINGS_PER_IDLE = 8
+    # Content of one response beyond twice the file, which a server may echo.
+    _MAX_CONTENT = 16777216
 
 # For the SETTINGS that the session sends.
 RECEIVE_WINDOW = _RECEIVE_WINDOW
@@ -46,13 +55,16 @@ cdef class DataPlane(SendSide):
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
         keep_responses: keep fields and body of every response, not only of failures.
         body_limit: octets of a body that are kept.
+        first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
     """
 
     def __init__(
         self, RequestEncoder encoder, control_received, *, int64_t concurrency, bint fair=True, bint staged=False,
-        bint keep_responses=False, Py_ssize_t body_limit=1024,
+        bint keep_responses=False, Py_ssize_t body_limit=1024, uint32_t first_stream_id=1,
     ):
-        super().__init__(encoder, concurrency=concurrency, fair=fair, staged=staged)
+        super().__init__(
+            encoder, concurrency=concurrency, fair=fair, staged=staged, first_stream_id=first_stream_id,
+        )
         self._control_received = control_received
         self._keep_responses = keep_responses
         self._body_limit = body_limit
@@ -61,6 +73,7 @@ cdef class DataPlane(SendSide):
         self._receive_window = _RECEIVE_WINDOW
         self._block_stream_id = 0
         self._block = bytearray()
+        self._idle = 0
         self.goaway_code = None
         self.responses = 0
         self.server = None
@@ -100,7 +113,7 @@ cdef class DataPlane(SendSide):
             return self._on_connection_frame(frame, now)
         if frame.kind > CONTINUATION:
             # RFC 9113 §5.5: unknown types are ignored.
-            return 0
+            return self._count_idle(1)
         if frame.kind != PRIORITY and (frame.stream_id & 1 == 0 or frame.stream_id >= self._next_stream_id):
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, f"a frame on idle stream {frame.stream_id}")
         if frame.kind == WINDOW_UPDATE:
@@ -115,7 +128,7 @@ cdef class DataPlane(SendSide):
             return self._on_continuation(frame, now)
         if frame.kind == PRIORITY:
             # RFC 9113 §5.3.2: deprecated; nothing to do.
-            return 0
+            return self._count_idle(1)
         if frame.kind == PUSH_PROMISE:
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "a push, though push was disabled")
         raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, f"a frame of type {frame.kind} on a stream")
@@ -129,8 +142,22 @@ cdef class DataPlane(SendSide):
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "a stream's frame on stream 0")
         if frame.kind > CONTINUATION:
             # RFC 9113 §5.5, RFC 7838 §4, RFC 8336 §2: unknown, ALTSVC, ORIGIN; even a broken one ends nothing.
-            return 0
+            return self._count_idle(1)
+        if frame.kind == SETTINGS and frame.flags & ACK and frame.length:
+            # RFC 9113 §6.5; h2 would say PROTOCOL_ERROR.
+            raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
+        self._count_idle(1 + frame.length // _SETTINGS_PER_IDLE)
         self._control_received((frame.payload - FRAME_HEADER)[:FRAME_HEADER + frame.length])
+        return 0
+
+    cdef int _count_idle(self, int64_t frames) except -1:
+        """Count frames that move no upload on. What is moved pays for them; a flood is a connection error.
+
+        So neither the frames of one read, nor the answers that wait while the server doesn't read, are without bound.
+        """
+        self._idle += frames
+        if self._idle > _MAX_IDLE + _IDLE_PER_RESPONSE * self.responses + self.sent // _OCTETS_PER_IDLE:
+            raise ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that move nothing")
         return 0
 
     cdef int _unpad(self, Frame* frame) except -1:
@@ -149,7 +176,6 @@ cdef class DataPlane(SendSide):
         cdef int64_t octets = frame.length
         cdef bint end_stream = frame.flags & END_STREAM
         cdef Attempt attempt
-        self.progressed = now
         self._receive_window -= octets
         if self._receive_window < 0:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection window allows")
@@ -159,11 +185,18 @@ cdef class DataPlane(SendSide):
         self._unpad(frame)
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
-            return 0
-        attempt.progressed = now
+            return self._count_idle(1)
+        if frame.length == 0 and not end_stream:
+            self._count_idle(1)
+        else:
+            self.progressed = now
+            attempt.progressed = now
+        attempt.content += frame.length
         attempt.receive_window -= octets
         if attempt.receive_window < 0:
             return self._violate(attempt, ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream window allows", now)
+        if attempt.content > _MAX_CONTENT + 2 * attempt.size:
+            return self._violate(attempt, ErrorCode.ENHANCE_YOUR_CALM, "an endless response", now)
         if not attempt.responded:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "DATA before the response's HEADERS", now)
         if attempt._body is not None and len(attempt._body) < self._body_limit:
@@ -215,9 +248,9 @@ cdef class DataPlane(SendSide):
         cdef bint keep = self._keep_responses or self.server is None
         cdef bint malformed = self._decoder.decode(block, length, keep and not trailers, trailers)
         cdef int status = self._decoder.status
-        self.progressed = now
         if attempt is None:
-            return 0
+            return self._count_idle(1)
+        self.progressed = now
         attempt.progressed = now
         if malformed:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, f"a malformed response: {self._decoder.fault}", now)
@@ -228,7 +261,7 @@ cdef class DataPlane(SendSide):
         if status < 200:
             if end_stream:
                 return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, f"a final response of {status}", now)
-            return 0
+            return self._count_idle(1)
         attempt.responded = True
         attempt.status = status
         attempt.fields = self._decoder.fields
@@ -250,7 +283,7 @@ cdef class DataPlane(SendSide):
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM that isn't 4 octets long")
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
-            return 0
+            return self._count_idle(1)
         error_code = get_u32(frame.payload)
         if error_code == ErrorCode.REFUSED_STREAM:
             failure = StreamRefused(
@@ -273,15 +306,19 @@ cdef class DataPlane(SendSide):
         if frame.stream_id == 0:
             if octets == 0:
                 raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets")
+            if self.send_window > 0:
+                self._count_idle(1)
             return self._open_window(octets)
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
-            return 0
+            return self._count_idle(1)
         if octets == 0:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets", now)
         if attempt.remaining > 0:
             # Credit that nobody can use is no progress.
             attempt.progressed = now
+        if attempt.remaining == 0 or attempt.send_window > 0:
+            self._count_idle(1)
         attempt.send_window += octets
         if attempt.send_window > MAX_WINDOW:
             return self._violate(attempt, ErrorCode.FLOW_CONTROL_ERROR, "a stream window over 2^31-1", now)
@@ -297,6 +334,7 @@ cdef class DataPlane(SendSide):
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY shorter than 8 octets")
         last_stream_id = get_u32(frame.payload) & 0x7FFFFFFF
         self.goaway_code = get_u32(frame.payload + 4)
+        self._count_idle(1)
         for item in list(self._table.attempts):
             if item is None:
                 continue

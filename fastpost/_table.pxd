@@ -16,7 +16,9 @@ cdef class Attempt:
     cdef readonly object upload
     cdef readonly bytes file
     cdef readonly bint follow
-    cdef readonly bytes path
+    cdef public bytes path
+    # How often a redirect led it to another path.
+    cdef public int redirected
     cdef readonly tuple request_fields
     cdef readonly int retried
     cdef readonly int replayed
@@ -37,6 +39,8 @@ cdef class Attempt:
     cdef int32_t slot
     cdef int64_t send_window
     cdef int64_t receive_window
+    # Octets of the response's content.
+    cdef int64_t content
     cdef int64_t remaining
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.

@@ -11,6 +11,7 @@ class Attempt:
     file: bytes
     follow: bool
     path: bytes
+    redirected: int
     request_fields: tuple[tuple[bytes, bytes], ...]
     retried: int
     replayed: int

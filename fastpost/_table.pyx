@@ -59,6 +59,7 @@ cdef class Attempt:
         self.retried = retried
         self.replayed = replayed
         self.replayed_in_a_row = replayed
+        self.redirected = 0
         self.status = 0
         self.size = -1
         self.payload = 0
@@ -68,6 +69,7 @@ cdef class Attempt:
         self.stream_id = 0
         self.slot = -1
         self.receive_window = RECEIVE_WINDOW
+        self.content = 0
         self.gathered = -1
 
     def __dealloc__(self):
@@ -99,6 +101,7 @@ cdef class Attempt:
             self.follow,
         )
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
+        attempt.redirected = self.redirected
         attempt.began = self.began
         return attempt
 
@@ -140,11 +143,14 @@ def status_failure(Attempt attempt) -> HttpStatus:
     if title is not None:
         # A page for browsers: its title says what there is to say.
         reason = " ".join(title[1].split())
+    location = None
     if attempt.status < 400 and b"location" in fields:
         location = fields[b"location"].decode("latin-1")
         reason = f"redirected to {location}: if that is where it should go, give that URL with --to"
     retry_after = fields.get(b"retry-after")
-    return HttpStatus(attempt.status, reason, None if retry_after is None else retry_after.decode("latin-1"))
+    return HttpStatus(
+        attempt.status, reason, None if retry_after is None else retry_after.decode("latin-1"), location,
+    )
 
 
 cdef inline uint32_t _home(uint32_t stream_id) noexcept nogil:

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from fastpost.sources import Batch
 
     _FieldType = click.ParamType[tuple[str, str]]
+    _TokenType = click.ParamType[str]
     _NumberType = click.ParamType[int | str]
 else:
-    _FieldType = _NumberType = click.ParamType
+    _FieldType = _TokenType = _NumberType = click.ParamType
 
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
+#: RFC 6750 §2.1.
+_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
@@ -57,6 +60,24 @@ class _Field(_FieldType):
         if matched is None:
             self.fail("write 'Name: value'; what was given is not repeated here, as it may be secret", param, ctx)
         return matched[1], matched[2].strip(" \t")
+
+
+class _Token(_TokenType):
+    """A bearer token, or @FILE that holds one: a command line can be read by every user of the machine."""
+
+    name = "token"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value.startswith("@"):
+            try:
+                with open(value[1:], encoding="utf-8") as file:
+                    value = file.read(65536).strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "not text"
+                self.fail(f"the token can't be read from {value[1:]!r} ({reason}): name a readable file", param, ctx)
+        if _BEARER.fullmatch(value) is None:
+            self.fail("a token has letters, digits and -._~+/= only; what was given is not repeated here", param, ctx)
+        return str(value)
 
 
 class _Connections(_NumberType):
@@ -146,6 +167,13 @@ def main(ctx: click.Context) -> None:
     help="Who sends next on a connection: all in turn, or the oldest first.",
 )
 @click.option("-H", "--header", metavar="'NAME: VALUE'", type=_Field(), multiple=True, help="Add a request header.")
+@click.option(
+    "--oauth2-bearer",
+    metavar="TOKEN",
+    type=_Token(),
+    help="Send 'Authorization: Bearer TOKEN'; @FILE reads it from a file. Others can read a command line: better give "
+    "a file, or FASTPOST_UPLOAD_OAUTH2_BEARER.",
+)
 @click.option("--content-type", metavar="TYPE", help="For every file. Default: guessed from the name.")
 @click.option("--cacert", metavar="FILE", type=_READABLE, help="Trust the CA certificates of this PEM file alone.")
 @click.option("--cert", metavar="FILE", type=_READABLE, help="Client certificate, PEM.")
@@ -158,6 +186,16 @@ def main(ctx: click.Context) -> None:
 @click.option("--retries", metavar="N", default=3, show_default=True, help="New attempts for one file.")
 @click.option(
     "--retry-delay", metavar="S", default=0.5, show_default=True, help="Seconds before the first; doubles each time."
+)
+@click.option(
+    "--retry-max-time", metavar="S", type=float, help="Seconds after which no file is tried again; default: no limit."
+)
+@click.option("--retry-post", is_flag=True, help="Try POST again too, though the server may have acted on it.")
+@click.option(
+    "-L",
+    "--location",
+    is_flag=True,
+    help="Follow redirects with status 307 and 308 on the same server; to another one never: credentials stay here.",
 )
 @click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
 @click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")
@@ -193,6 +231,7 @@ def _upload(
     sources: tuple[str, ...],
     to: str | None,
     header: tuple[tuple[str, str], ...],
+    oauth2_bearer: str | None,
     follow_symlinks: bool,
     dry_run: bool,
     show_response: bool,
@@ -213,6 +252,10 @@ def _upload(
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
     if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
         raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
+    if oauth2_bearer is not None:
+        if any(name.lower() == "authorization" for name, _ in header):
+            raise UsageError("--oauth2-bearer and -H 'Authorization: …' both say who you are: leave one out")
+        header = (*header, ("Authorization", f"Bearer {oauth2_bearer}"))
     out, err = _outlets()
     for name in ("cacert", "cert", "key"):
         network[name] = pathlib.Path(network[name]) if network[name] else None
@@ -261,19 +304,31 @@ def _upload(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", metavar="N", default=0, type=click.IntRange(0, 65535), help="Default: a free one.")
 @click.option("--tls", is_flag=True, help="TLS with a certificate made for the occasion.")
+@click.option(
+    "--max-body",
+    metavar="OCTETS",
+    type=click.IntRange(min=0),
+    help="Refuse larger uploads (413); default: no limit.",
+)
+@click.option(
+    "--max-requests",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Put off uploads beyond so many at once with 503.",
+)
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> int:
+def serve(verbose: int, **options: Any) -> int:
     """Run the embedded server on its own, until Ctrl-C.
 
     It answers every upload with its SHA-256 in repr-digest. Prints its URL on stdout, with --tls the file of its
     CA certificate on a second line. Stopping it is a success: exit code 0.
     """
-    import pathlib
-
     from fastpost.ingest import Ingest
 
     out, err = _outlets()
-    with _traced(verbose), Ingest(root=pathlib.Path(root) if root else None, host=host, port=port, tls=tls) as server:
+    with _traced(verbose), Ingest(**options) as server:
         out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
         trust = f" --cacert {server.cafile}" if server.cafile else ""
         _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")

@@ -35,7 +35,8 @@ class Settings:
     #: Most connections of "auto".
     most_connections: int = 8
     schedule: Schedule = "fair"
-    fields: tuple[tuple[str, str], ...] = ()
+    #: Not in the repr: they may hold a password.
+    fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     content_type: str | None = None
     cacert: pathlib.Path | None = None
     cert: pathlib.Path | None = None
@@ -47,6 +48,8 @@ class Settings:
     retry_delay: float = 0.5
     retry_max_time: float | None = None
     retry_post: bool = False
+    #: Follow 307 and 308 to other paths of the same origin.
+    location: bool = False
     #: Keep fields and body of every response (--show-response), not only of failures.
     keep_responses: bool = False
     #: Largest part of a response body that is kept, in octets.
@@ -85,7 +88,7 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _check_field(name: str, value: str) -> None:
-    """Refuse what RFC 9113 §8.2 forbids in a field; a newline would inject another field."""
+    """Refuse what RFC 9110 §5.5 and RFC 9113 §8.2 forbid in a field; a newline would inject another field."""
     _require(_TOKEN.fullmatch(name) is not None, f"header name {name!r} has characters that a field name can't have")
     _require(
         name.lower() not in _CONNECTION_FIELDS,
@@ -95,4 +98,11 @@ def _check_field(name: str, value: str) -> None:
         name.lower() not in _CONTENT_FIELDS,
         f"header {name!r} is guessed from each file's name: say --content-type to set it for every file",
     )
-    _require(not re.search(r"[\x00\r\n]", value), f"the value of header {name!r} holds a newline or NUL")
+    _require(
+        re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value) is None,
+        f"the value of header {name!r} holds a newline or another control character, which no field may",
+    )
+    _require(
+        re.search("[\ud800-\udc7f\udd00-\udfff]", value) is None,
+        f"the value of header {name!r} holds a lone surrogate, which stands for no octet",
+    )

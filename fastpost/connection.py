@@ -107,7 +107,10 @@ class Connection:
             method=target.method,
             scheme=target.scheme.encode(),
             authority=target.authority,
-            fields=[(name.lower().encode(), value.encode()) for name, value in settings.fields],
+            # What a command line has that is no UTF-8 goes out as the octets that it was.
+            fields=[
+                (name.lower().encode(), value.encode("utf-8", "surrogateescape")) for name, value in settings.fields
+            ],
             concurrency=concurrency,
             fair=settings.schedule == "fair",
             staged=target.scheme == "https",

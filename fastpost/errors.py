@@ -223,17 +223,21 @@ class HttpStatus(FastpostError):
         status: 300 … 599.
         reason: what to tell the user: the Location of a redirect, or the start of the body.
         retry_after: the Retry-After field as sent, if any.
+        location: the Location of a redirect as sent, if any.
     """
 
     #: Any method: the server says that it did not take the request.
     _RETRY_ANY = frozenset({429, 503})
     _RETRY_REPEATABLE = frozenset({408, 425, 500, 502, 504})
 
-    def __init__(self, status: int, reason: str = "", retry_after: str | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str = "", retry_after: str | None = None, location: str | None = None
+    ) -> None:
         super().__init__(f"status {status}" + (f": {reason}" if reason else ""))
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.location = location
         if status in self._RETRY_ANY:
             self.reaction = Reaction.RETRY
         elif status in self._RETRY_REPEATABLE:

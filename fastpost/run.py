@@ -13,7 +13,7 @@ import typing
 
 from fastpost import retry
 from fastpost._table import Attempt
-from fastpost.errors import DuplicateTarget, ErrorCode, Interrupted, ServerOverloaded, UsageError
+from fastpost.errors import DuplicateTarget, ErrorCode, HttpStatus, Interrupted, ServerOverloaded, UsageError
 from fastpost.feed import Feed
 from fastpost.pool import Pool
 
@@ -36,6 +36,10 @@ _ROUNDS_AHEAD = 4
 _DELAYED_MOST = 1024
 #: Seconds between updates of what the connections count.
 _COUNT_INTERVAL = 0.1
+#: Redirects that one upload follows.
+_MOST_REDIRECTS = 5
+#: What follows a redirect: the server took nothing, so the upload goes at once and is no retry.
+_REDIRECTED = retry.Verdict(0.0, True, counted=False)
 
 
 class Run:
@@ -318,12 +322,16 @@ class Run:
             self._share_out()
         for attempt in failed:
             assert attempt.failure is not None
-            verdict = self._verdict(attempt, attempt.failure, now)
+            path = self._elsewhere(attempt, attempt.failure)
+            verdict = self._verdict(attempt, attempt.failure, now) if path is None else _REDIRECTED
             if verdict.wait is None:
                 final.append(attempt)
                 continue
             self._tally.wasted += attempt.payload
             fresh = attempt.again(replay=verdict.replay, counted=verdict.counted)
+            if path is not None:
+                fresh.path = path
+                fresh.redirected += 1
             if verdict.wait > 0:
                 self._delay(fresh, verdict.wait)
             else:
@@ -353,6 +361,14 @@ class Run:
             rng=random.random,
             wall=time.time(),
         )
+
+    def _elsewhere(self, attempt: Attempt, failure: FastpostError) -> bytes | None:
+        """Return the :path to which a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""
+        if not self._settings.location or self.stopping or attempt.redirected == _MOST_REDIRECTS:
+            return None
+        if not isinstance(failure, HttpStatus) or failure.status not in (307, 308) or failure.location is None:
+            return None
+        return self._target.redirected(attempt.path, failure.location)
 
     def _delay(self, attempt: Attempt, seconds: float) -> None:
         def due() -> None:

@@ -155,8 +155,8 @@ class Session:
 
     def _end(self, failure: ProtocolViolation | NotHttp2) -> None:
         self.failure = failure
-        # Nothing begins after our GOAWAY: what waits was never sent, and goes to another connection.
-        self.plane.drain()
+        # Nothing goes behind our GOAWAY: what waits was never sent, and goes to another connection.
+        self.plane.stop()
         if isinstance(failure, ProtocolViolation) and self._h2.state_machine.state is not _CLOSED:
             self._h2.close_connection(failure.error_code)
         self._queue_control()

@@ -121,6 +121,25 @@ class Target:
             return UNKNOWN
         return self._by_suffix[suffix] or coded(head, suffix, self._by_suffix)
 
+    def redirected(self, path: bytes, location: str) -> bytes | None:
+        """Return the :path that a Location names (RFC 9110 §10.2.2); None where it is of another origin, or no URL.
+
+        Args:
+            path: the :path of the request.
+            location: the field as the server sent it.
+        """
+        from urllib.parse import urljoin, urlsplit  # only for those who are redirected
+
+        try:
+            url = urlsplit(urljoin(f"{self.scheme}://{self.authority.decode()}{path.decode()}", location))
+            origin = url.scheme, url.hostname, url.port or _PORTS.get(url.scheme), url.username
+        except ValueError:
+            return None
+        sent = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if origin != (self.scheme, self.host, self.port, None) or re.fullmatch(r"/[\x21-\x7e]*", sent) is None:
+            return None
+        return sent.encode()
+
     def url(self, name: bytes) -> str:
         """Return the whole URL for a relative name, for messages; secrets in the query are masked."""
         return f"{self.scheme}://{self.authority.decode()}{_fill(self._shown, name).decode()}"

@@ -50,7 +50,7 @@ def number(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def settings_frame(values: Mapping[SettingCodes, int]) -> bytes:
+def settings_frame(values: Mapping[SettingCodes, int] | Mapping[int, int]) -> bytes:
     """Return a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(code.to_bytes(2, "big") + number(value) for code, value in values.items()))
 

@@ -73,3 +73,20 @@ def test_the_wheel_works_without_the_checkout(dist: pathlib.Path, tmp_path: path
     where = run("-c", f"import {modules}; print(fastpost.__file__)", env=env, cwd=tmp_path)
     assert where.strip() == str(tmp_path / "site" / "fastpost" / "__init__.py")
     assert run("-m", "fastpost", "--version", env=env, cwd=tmp_path).startswith("fastpost ")
+
+
+@pytest.mark.skipif(os.environ.get("FASTPOST_DEBUG") == "1", reason="a debug build has no optimiser for FORTIFY_SOURCE")
+def test_the_extensions_are_hardened() -> None:
+    """Full RELRO, no executable stack, stack protector, FORTIFY_SOURCE: as the linker wrote them down."""
+    imported = ""
+    for extension in sorted(PACKAGE.glob("_*.so")):
+        read = ["readelf", "--wide", "--dynamic", "--segments", "--dyn-syms", str(extension)]
+        told = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+        assert "BIND_NOW" in told, extension.name
+        assert "GNU_RELRO" in told, extension.name
+        (stack,) = [line for line in told.splitlines() if "GNU_STACK" in line]
+        assert " RW " in stack, extension.name
+        imported += told
+    # Only what has buffers on its stack, or calls what is fortified, shows it.
+    assert "__stack_chk_fail" in imported
+    assert "__openat64_2" in imported

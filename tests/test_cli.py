@@ -171,7 +171,8 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
     pem.write_text("")
     options = (
         "--method POST -c 7 --connections 3 --schedule fifo --content-type a/b --insecure --connect-timeout 1.5 "
-        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --cacert {pem} --cert {pem} --key {pem}"
+        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --retry-max-time 60 --retry-post --location "
+        f"--cacert {pem} --cert {pem} --key {pem}"
     ).split()
     assert upload(tree, *options, "-H", "X-One: 1", "-H", "X-Empty:", "-H", "X-Time: 10:30").exit_code == 0
     assert Uploader.latest.settings == Settings(
@@ -186,6 +187,9 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
         stall_timeout=2.0,
         retries=9,
         retry_delay=0.25,
+        retry_max_time=60.0,
+        retry_post=True,
+        location=True,
         cacert=pem,
         cert=pem,
         key=pem,
@@ -440,8 +444,17 @@ def test_serve_prints_its_url_and_its_end_is_a_success(tmp_path: pathlib.Path) -
     result = run("serve", "--root", tmp_path, "--port", "0")
     assert result.exit_code == 0
     assert result.stdout == Ingest.url + "\n"
-    assert Ingest.arguments == {"root": tmp_path, "host": "127.0.0.1", "port": 0, "tls": False}
+    assert Ingest.arguments == {
+        **{"root": str(tmp_path), "host": "127.0.0.1", "port": 0, "tls": False},
+        **{"max_body": None, "max_requests": 10_000},
+    }
     assert Ingest.running == 0
+
+
+def test_serve_has_limits(tmp_path: pathlib.Path) -> None:
+    run("serve", "--max-body", "1000", "--max-requests", "7")
+    assert (Ingest.arguments["max_body"], Ingest.arguments["max_requests"]) == (1000, 7)
+    assert run("serve", "--max-requests", "0").exit_code == 2
 
 
 def test_serve_with_tls_prints_the_ca_file_too() -> None:
@@ -503,6 +516,30 @@ def test_a_bad_header_is_refused_without_repeating_it(header: str, tree: pathlib
     result = upload(tree, "-H", header)
     assert result.exit_code == 2
     assert SECRET not in result.output
+
+
+def test_a_bearer_token_comes_from_a_file_or_the_environment(tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n")
+    for given in (["--oauth2-bearer", f"@{file}"], ["--oauth2-bearer", SECRET]):
+        assert upload(tree, *given).exit_code == 0
+        assert Uploader.latest.settings.fields == (("Authorization", f"Bearer {SECRET}"),)
+    env = {"FASTPOST_UPLOAD_OAUTH2_BEARER": f"@{file}"}
+    assert SECRET not in upload(tree, "-vv", "--show-response", env=env).output
+    assert Uploader.latest.settings.fields == (("Authorization", f"Bearer {SECRET}"),)
+
+
+def test_a_bearer_token_that_can_not_be_one(tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "two").write_text(f"{SECRET}\nX-Other: 1\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for given in (f"{SECRET}\r\nX: 1", f"@{tmp_path / 'two'}", f"@{tmp_path / 'binary'}", f"@{tmp_path / 'none'}", ""):
+        result = upload(tree, "--oauth2-bearer", given)
+        assert result.exit_code == 2
+        assert SECRET not in result.output
+    assert "No such file" in upload(tree, "--oauth2-bearer", f"@{tmp_path / 'none'}").stderr
+    both = upload(tree, "--oauth2-bearer", SECRET, "-H", f"authorization: Basic {SECRET}")
+    assert both.exit_code == 2
+    assert SECRET not in both.output
 
 
 def test_no_secret_is_ever_printed(tree: pathlib.Path, tmp_path: pathlib.Path) -> None:

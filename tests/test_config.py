@@ -121,3 +121,9 @@ class TestFields:
 )
 def test_when_a_post_may_be_sent_twice(options: dict[str, Any], repeats: bool) -> None:
     assert settings(**options).repeats_post is repeats
+
+
+def test_the_repr_shows_no_fields() -> None:
+    """They may hold a password, and a repr ends up in tracebacks and logs."""
+    settings = Settings(to="https://store.example/", fields=(("Authorization", "Bearer s3cret"),))
+    assert "s3cret" not in repr(settings)

@@ -192,8 +192,7 @@ VIOLATIONS: dict[str, tuple[bytes, ErrorCode]] = {
     "WINDOW_UPDATE of 5 octets": (frame(WINDOW_UPDATE, 0, 0, bytes(5)), ErrorCode.FRAME_SIZE_ERROR),
     "PING of 7 octets": (frame(PING, 0, 0, bytes(7)), ErrorCode.FRAME_SIZE_ERROR),
     "SETTINGS of 5 octets": (frame(SETTINGS, 0, 0, bytes(5)), ErrorCode.FRAME_SIZE_ERROR),
-    # RFC 9113 §6.5 says FRAME_SIZE_ERROR; h2 judges otherwise.
-    "SETTINGS ACK with a payload": (frame(SETTINGS, ACK, 0, bytes(6)), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS ACK with a payload": (frame(SETTINGS, ACK, 0, bytes(6)), ErrorCode.FRAME_SIZE_ERROR),
     "GOAWAY of 7 octets": (frame(GOAWAY, 0, 0, bytes(7)), ErrorCode.FRAME_SIZE_ERROR),
     "an oversized frame": (frame(DATA, 0, 1, bytes(16385)), ErrorCode.FRAME_SIZE_ERROR),
     "an oversized unknown frame": ((2**24 - 1).to_bytes(3, "big") + b"\x99" + bytes(5), ErrorCode.FRAME_SIZE_ERROR),

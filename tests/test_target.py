@@ -494,3 +494,33 @@ class TestFields:
             f"sys.exit({module!r} in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("moved/c", b"/a/moved/c"),
+        ("/x", b"/x"),
+        ("?q=1", b"/a/b?q=1"),
+        ("../../../x", b"/x"),
+        ("", b"/a/b"),
+        ("#fragment", b"/a/b"),
+        ("https://store.example", b"/"),
+        ("HTTPS://Store.Example:443/x%20y?z", b"/x%20y?z"),
+        ("//store.example/x", b"/x"),
+        ("http://store.example/x", None),
+        ("https://store.example:8443/x", None),
+        ("https://other.example/x", None),
+        ("https://store.example.other/x", None),
+        ("https://store.example@other.example/", None),
+        ("https://me:secret@store.example/", None),
+        ("//other.example/x", None),
+        ("https://[::1", None),
+        ("https://store.example:port/", None),
+        ("mailto:me@store.example", None),
+        ("/two words", None),
+        ("/\xe9", None),
+    ],
+)
+def test_where_a_redirect_may_lead(location: str, path: bytes | None) -> None:
+    assert parse("https://store.example/a/{path}").redirected(b"/a/b", location) == path
