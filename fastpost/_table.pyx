@@ -39,7 +39,9 @@ cdef class Attempt:
         replayed: tries outside it that went before.
         follow: open what `file` points to when it is a symbolic link; False: that is a failure.
 
-    `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened.
+    `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened; then
+    `size`, `mtime_ns` and `inode` are those of the file that is sent. `expected`: these three must be so, or the upload
+    fails before anything of it is sent; None: they may be anything.
     `replayed_in_a_row` counts the replays since the last retry that the cap looks at.
     `payload` counts the octets of the file that were sent. `began` (the first attempt at this upload), `started` and
     `finished` are monotonic seconds.
@@ -98,6 +100,7 @@ cdef class Attempt:
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
             self.follow,
         )
+        attempt.expected = self.expected
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.began = self.began
         return attempt

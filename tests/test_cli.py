@@ -41,6 +41,11 @@ class Attempt:
     replayed: int = 0
     fields: list[tuple[bytes, bytes]] | None = None
     body: bytes = b""
+    request_fields: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        found = os.stat(self.upload.file)
+        self.size, self.mtime_ns, self.inode = found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Uploader:
@@ -74,6 +79,7 @@ class Uploader:
             self.tally.found += len(batch.uploads)
             self.tally.found_octets += sum(max(0, upload.size) for upload in batch.uploads)
             self.tally.skipped += batch.skipped
+            self.tally.recorded += len(batch.recorded)
             self.tally.reject(batch.rejected)
             if on_rejected is not None and batch.rejected:
                 on_rejected(batch.rejected)
