@@ -15,11 +15,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from fastpost._records import records
 from fastpost.errors import UsageError
-from fastpost.recorded import BUFFER, Contents, Recorded, head, record
+from fastpost.recorded import BUFFER, Contents, Recorded, head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from fastpost._table import Attempt
     from fastpost.sources import Batch
@@ -62,17 +63,11 @@ class Journal:
         self._thread = threading.Thread(target=self._work, name="fastpost-journal", daemon=True)
         self._thread.start()
 
-    def record(self, results: Sequence[Attempt]) -> None:
-        """Note the successes among final results; called on one thread. 0.4 µs each, no system call."""
+    def record(self, results: list[Attempt]) -> None:
+        """Note the successes among final results; called on one thread. 0.2 µs each, no system call."""
         if self.lost is not None:
             return
-        self._waiting.append(
-            b"".join(
-                record(result.upload.name, result.size, result.mtime_ns, result.inode)
-                for result in results
-                if result.failure is None
-            )
-        )
+        self._waiting.append(records(results))
 
     def gate(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on, but not while the disk is late: what isn't recorded stays little. For the walk's thread."""

@@ -17,6 +17,7 @@ from array import array
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
+from fastpost._records import record
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,12 +95,6 @@ class Contents:
             return None
         self.intact += _CHECKSUM + _FACTS.size + length
         return Entry(name, size, mtime_ns, inode)
-
-
-def record(name: bytes, size: int, mtime_ns: int, inode: int) -> bytes:
-    """Return the record of a success."""
-    body = _facts(name, size, mtime_ns, inode)
-    return crc32(body).to_bytes(_CHECKSUM, "little") + body
 
 
 def head(target: str) -> bytes:

@@ -223,7 +223,7 @@ class UploadRun:
             journal.close()
             self._look_after(journal)
 
-    def _record(self, journal: Journal, results: Sequence[Attempt]) -> None:
+    def _record(self, journal: Journal, results: list[Attempt]) -> None:
         journal.record(results)
         self._look_after(journal)
 
