@@ -177,7 +177,8 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
     pem.write_text("")
     options = (
         "--method POST -c 7 --connections 3 --schedule fifo --content-type a/b --insecure --connect-timeout 1.5 "
-        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --cacert {pem} --cert {pem} --key {pem}"
+        "--stall-timeout 2 --retries 9 --retry-delay 0.25 --digest sha-512 --verify "
+        f"--cacert {pem} --cert {pem} --key {pem}"
     ).split()
     assert upload(tree, *options, "-H", "X-One: 1", "-H", "X-Empty:", "-H", "X-Time: 10:30").exit_code == 0
     assert Uploader.latest.settings == Settings(
@@ -192,6 +193,8 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
         stall_timeout=2.0,
         retries=9,
         retry_delay=0.25,
+        digest="sha-512",
+        keep_responses=True,
         cacert=pem,
         cert=pem,
         key=pem,

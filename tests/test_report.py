@@ -123,6 +123,24 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
     ]
 
 
+def test_what_was_uploaded_before_is_skipped_but_told_apart_from_links(tally: Tally) -> None:
+    tally.recorded = 12_000
+    assert "4 symbolic links skipped" in report.plain(report.rows(tally, "x"))
+    assert "12,000 skipped, uploaded before (--journal)" in report.plain(report.rows(tally, "x"))
+    files = report.as_json(tally, "x")["files"]
+    assert files == {"total": 1000, "ok": 998, "failed": 2, "skipped": 12_004}
+
+
+def test_what_was_verified_what_not_and_what_could_not_be_is_told(tally: Tally) -> None:
+    tally.verified, tally.unverifiable, tally.mismatched = 900, 97, 1
+    told = (
+        "900 of 998 arrived intact · 1 mismatched · 97 unverifiable: the server told no digest of them · 1 not compared"
+    )
+    assert told in report.plain(report.rows(tally, "x"))
+    counts = report.as_json(tally, "x")
+    assert (counts["verified"], counts["unverifiable"], counts["mismatched"]) == (900, 97, 1)
+
+
 def test_what_an_interruption_left_uncompared_is_told(tally: Tally) -> None:
     tally.verified = 990
     assert "990 of 998 arrived intact · 8 not compared" in report.plain(report.rows(tally, "x"))
