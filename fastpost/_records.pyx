@@ -26,10 +26,10 @@ cdef uint32_t[4][256] _TABLES
 
 cdef void _fill_tables() noexcept:
     cdef uint32_t octet, value
-    cdef int step
+    cdef int step, _bit
     for octet in range(256):
         value = octet
-        for step in range(8):
+        for _bit in range(8):
             value = (value >> 1) ^ (<uint32_t>0xEDB88320 if value & 1 else 0)
         _TABLES[0][octet] = value
     for octet in range(256):

@@ -17,7 +17,7 @@ from .servers import Certificates
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
 
 
-def digest(algorithm: str, octets: bytes) -> str:
+def digest(algorithm: str, octets: bytes | bytearray) -> str:
     """Return a member of a digest field (RFC 9530 §2)."""
     value = hashlib.new(algorithm.replace("-", ""), octets).digest()
     return f"{algorithm}=:{base64.b64encode(value).decode()}:"
@@ -147,7 +147,7 @@ class Telling(Script):
 
     def completed(self, peer: Peer, request: Request) -> None:
         name, value = self.fields.get(request.path, ("x_other", "1"))
-        peer.answer(request, 201, **{name: value})
+        peer.answer(request, 201, b"", **{name: value})
 
 
 def truths(folder: Path) -> dict[str, tuple[str, str]]:
@@ -179,7 +179,7 @@ def test_a_mismatch_is_a_failure_with_its_row_and_is_not_recorded(folder: Path, 
     failures, journal = folder.parent / "failures", folder.parent / "journal"
     script = Telling(said)
     with ScriptedServer(script) as server:
-        arguments = (folder, "--to", server.url, "--verify", "--journal", journal, *options)
+        arguments: list[str | Path] = [folder, "--to", server.url, "--verify", "--journal", journal, *options]
         run = command.upload(*arguments, "--failures", failures)
         script.fields = truths(folder)
         again = command.upload(*arguments)
