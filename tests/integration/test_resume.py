@@ -139,7 +139,7 @@ def test_a_hundred_kills_of_runs_of_20_000_files(tmp_path: Path) -> None:
     for number in range(100):
         if killed >= 100:
             break
-        killed += kill_until_done(tree, tmp_path / f"journal{number}", 100 - killed, 3_000, rng)
+        killed += kill_until_done(tree, tmp_path / f"journal{number}", 100 - killed, 6_000, rng)
     assert killed == 100
 
 
