@@ -170,8 +170,8 @@ cdef class Source:
     cdef int open(self, const char* path, bint follow, Folder folder) noexcept:
         """Open and take size and mtime. Returns 0 or an errno; ENODEV for what is no regular file.
 
-        `folder` remembers where files were last opened. ELOOP for a symbolic link that is not to be followed. O_NONBLOCK
-        because a FIFO that took the file's place would block the loop for ever.
+        `folder` remembers where files were last opened. ELOOP for a symbolic link that is not to be followed.
+        O_NONBLOCK because a FIFO that took the file's place would block the loop for ever.
         """
         global _live_sources
         cdef stat_result status
