@@ -64,7 +64,7 @@ class Journal:
         self._thread.start()
 
     def record(self, results: list[Attempt]) -> None:
-        """Note the successes among final results; called on one thread. 0.2 µs each, no system call."""
+        """Note the successes among final results; called on one thread. 0.4 µs each, no system call."""
         if self.lost is not None:
             return
         self._waiting.append(records(results))
@@ -109,22 +109,22 @@ class Journal:
         closing = False
         while not closing:
             closing = self._closing.wait(_PAUSE)
-            records = b"".join(self._waiting.popleft() for _ in range(len(self._waiting)))
-            if not records or self.lost is not None:
+            octets = b"".join(self._waiting.popleft() for _ in range(len(self._waiting)))
+            if not octets or self.lost is not None:
                 continue
             self._syncing = time.monotonic()
             try:
-                self._sync(records)
+                self._sync(octets)
             finally:
                 with self._synced:
                     self._syncing = None
                     self._synced.notify_all()
 
-    def _sync(self, records: bytes) -> None:
+    def _sync(self, octets: bytes) -> None:
         try:
-            _write(self._fd, records, self._end)
+            _write(self._fd, octets, self._end)
             os.fdatasync(self._fd)
-            self._end += len(records)
+            self._end += len(octets)
         except OSError as error:
             self.lost = error
             with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ def _locked(path: str) -> int:
     raise failure
 
 
-def _write(fd: int, octets: bytes | bytearray, offset: int) -> None:
+def _write(fd: int, octets: bytes, offset: int) -> None:
     with memoryview(octets) as rest:
         done = 0
         while done < len(rest):

@@ -1,11 +1,13 @@
-"""What the machine does to a run: a disk that fails to read, a wall clock that jumps."""
+"""What the machine does to a run: a disk that fails to read, one that is full, a wall clock that jumps."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,47 @@ def test_a_disk_read_error_fails_that_file_alone(
     assert run.report["attempts"]["retried"] == 0
     expected = {f"/{path.name}": path.read_bytes() for path in folder.iterdir() if path.name != "bad.bin"}
     assert server.bodies() == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 16 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_under_journal_and_failures_ends_no_upload(tmp_path: Path, small_disk: Path) -> None:
+    class Refusing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 403 if request.path.endswith(("0.bin", "5.bin")) else 201)
+
+    folder, journal, failures = tmp_path / "up", small_disk / "journal", small_disk / "failures"
+    folder.mkdir()
+    for number in range(500):
+        (folder / f"{number}.bin").write_bytes(b"%d" % number)
+    arguments = ("--journal", journal, "--failures", failures)
+    with ScriptedServer(Refusing()) as server:
+        run = command.upload(folder, "--to", server.url, *arguments)
+        held = json.loads(command.run("journal", "show", journal, "--output-format", "json").out)
+        failures.unlink()
+        again = command.upload(folder, "--to", server.url, "--journal", journal)
+    assert run.code == 1
+    assert run.files == {"total": 500, "ok": 400, "failed": 100, "skipped": 0}
+    for file in (journal, failures):
+        assert run.told(str(file), "No space left on device", "the uploads go on")
+    assert held["torn"] == 0
+    assert held["files"] < 400
+    assert again.files == {
+        "total": 500 - held["files"],
+        "ok": 400 - held["files"],
+        "failed": 100,
+        "skipped": held["files"],
+    }
 
 
 def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
