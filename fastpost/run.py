@@ -76,6 +76,8 @@ class Run:
         #: Hashes of the paths taken, where two files could go to one URL: 60 octets a file.
         self._paths: set[int] | None = None if (distinct and target.unique) or target.shared else set()
         self._backlog: collections.deque[Attempt] = collections.deque()
+        #: Large files whose digest is computed too long before they are sent would leave the page cache again.
+        self._backlog_low = min(_BACKLOG_LOW, settings.concurrency) if settings.digest else _BACKLOG_LOW
         #: Attempts made and not yet final, wherever they are.
         self._outstanding = 0
         self._feed: Feed | None = None
@@ -198,7 +200,7 @@ class Run:
     def _ask_for_more(self) -> None:
         if self._feed is None or self.stopping or self._paused:
             return
-        if len(self._backlog) < _BACKLOG_LOW and len(self._delayed) < _DELAYED_MOST:
+        if len(self._backlog) < self._backlog_low and len(self._delayed) < _DELAYED_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
