@@ -184,8 +184,7 @@ class _Hashes:
     def __init__(self) -> None:
         self.count = 0
         self._mask = 1023
-        self._keys = array("q", bytes(8 * 1024))
-        self._values = array("q", bytes(8 * 1024))
+        self._keys, self._values = _zeros(1024), _zeros(1024)
 
     def put(self, key: int, value: int) -> None:
         at = self._find(key or 1)
@@ -209,9 +208,12 @@ class _Hashes:
     def _grow(self) -> None:
         keys, values = self._keys, self._values
         self._mask = 2 * self._mask + 1
-        self._keys = array("q", bytes(16 * len(keys)))
-        self._values = array("q", bytes(16 * len(keys)))
+        self._keys, self._values = _zeros(2 * len(keys)), _zeros(2 * len(keys))
         for key, value in zip(keys, values, strict=True):
             if key:
                 at = self._find(key)
                 self._keys[at], self._values[at] = key, value
+
+
+def _zeros(count: int) -> array[int]:
+    return array("q", (0,)) * count
