@@ -1,7 +1,7 @@
 # cython: language_level=3
 """C interface of the chunker: an open file, cut into slices without knowing who sends them."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
 # A mapped window of a file. It lives as long as its source or any slice in a gather list needs it.
@@ -34,8 +34,9 @@ cdef class Folder:
 cdef class Source:
     cdef int _fd
     cdef Mapping* _mapping
-    cdef int64_t _mtime_seconds
-    cdef int64_t _mtime_nanoseconds
+    # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
+    cdef readonly int64_t mtime_ns
+    cdef readonly uint64_t inode
     cdef readonly int64_t size
     cdef readonly int64_t offset
     # The last read or slice had to wait for the disk.

@@ -8,6 +8,8 @@ class Folder:
 
 @final
 class Source:
+    mtime_ns: int
+    inode: int
     size: int
     offset: int
     @staticmethod

@@ -12,7 +12,7 @@ A source knows offsets and limits, never stream ids. It has one position: `offse
 
 cimport cython
 from libc.errno cimport EINTR, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, errno
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, strrchr
 
@@ -46,6 +46,7 @@ cdef extern from "<sys/stat.h>" nogil:
         long tv_nsec
     cdef struct stat_result "stat":
         unsigned int st_mode
+        uint64_t st_ino
         int64_t st_size
         timespec st_mtim
     int fstat(int fd, stat_result* out)
@@ -86,6 +87,10 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil:
         munmap(mapping.address, mapping.length)
         free(mapping)
         _live_mappings -= 1
+
+
+cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
+    return <int64_t>status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec
 
 
 @cython.final
@@ -185,8 +190,8 @@ cdef class Source:
             self.close()
             return EISDIR if S_ISDIR(status.st_mode) else ENODEV
         self.size = status.st_size
-        self._mtime_seconds = status.st_mtim.tv_sec
-        self._mtime_nanoseconds = status.st_mtim.tv_nsec
+        self.mtime_ns = _mtime_ns(&status)
+        self.inode = status.st_ino
         return 0
 
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept:
@@ -275,11 +280,7 @@ cdef class Source:
         cdef stat_result status
         if fstat(self._fd, &status) != 0:
             return False
-        return (
-            status.st_size == self.size
-            and status.st_mtim.tv_sec == self._mtime_seconds
-            and status.st_mtim.tv_nsec == self._mtime_nanoseconds
-        )
+        return status.st_size == self.size and _mtime_ns(&status) == self.mtime_ns
 
     cdef bint holds_more(self) noexcept:
         """True when there are octets beyond `size`, as in files of /proc, whose size reads 0."""

@@ -86,6 +86,7 @@ cdef class SendSide:
     cdef void _note_sent(self, int64_t octets, double now) noexcept
     cdef bint _start(self, double now) except -1
     cdef int _open_stream(self, Attempt attempt, double now) except -1
+    cdef int _refuse(self, Attempt attempt, object failure, double now) except -1
     cdef bytes _encoded(self, tuple fields)
     cdef int _write_headers(self, Attempt attempt, bytes literals) except -1
     cdef int _write_split_headers(self, Attempt attempt, bytes block, int flags) except -1

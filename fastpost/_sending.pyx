@@ -506,24 +506,20 @@ cdef class SendSide:
         attempt.source = Source()
         reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
         if reason:
-            attempt.source = None
             if reason in (EMFILE, ENFILE):
                 # No error: a stream that ends gives its descriptor back, here or on another connection.
+                attempt.source = None
                 return _NO_DESCRIPTOR
-            attempt.failure = file_failure(reason)
-            attempt.finished = now
-            self._finished.append(attempt)
-            return _FAILED
+            return self._refuse(attempt, file_failure(reason), now)
         attempt.size = attempt.source.size
+        attempt.mtime_ns = attempt.source.mtime_ns
+        attempt.inode = attempt.source.inode
+        if attempt.expected is not None and attempt.expected != (attempt.size, attempt.mtime_ns, attempt.inode):
+            return self._refuse(attempt, _changed(), now)
         if attempt.size == 0 and attempt.source.holds_more():
-            attempt.source.close()
-            attempt.source = None
-            attempt.failure = NotRegularFile(
+            return self._refuse(attempt, NotRegularFile(
                 "its size reads 0 though it holds octets, as files of /proc do: copy it and upload the copy"
-            )
-            attempt.finished = now
-            self._finished.append(attempt)
-            return _FAILED
+            ), now)
         attempt.remaining = attempt.size
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
         attempt.stream_id = self._next_stream_id
@@ -539,6 +535,15 @@ cdef class SendSide:
             # RFC 9113 §5.1.1: ids can't be used again; what waits needs a new connection.
             self.drain()
         return _OPENED
+
+    cdef int _refuse(self, Attempt attempt, object failure, double now) except -1:
+        """End an attempt before it has a stream."""
+        attempt.source.close()
+        attempt.source = None
+        attempt.failure = failure
+        attempt.finished = now
+        self._finished.append(attempt)
+        return _FAILED
 
     cdef bytes _encoded(self, tuple fields):
         """Return the literals of the request's own fields; the same few sets come again and again."""

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """C interface of attempts and the table of those whose stream is open."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from fastpost._chunker cimport Source
 
@@ -19,7 +19,8 @@ cdef class Attempt:
     cdef public bytes path
     # How often a redirect led it to another path.
     cdef public int redirected
-    cdef readonly tuple request_fields
+    cdef public tuple request_fields
+    cdef public tuple expected
     cdef readonly int retried
     cdef readonly int replayed
     cdef readonly int replayed_in_a_row
@@ -27,6 +28,8 @@ cdef class Attempt:
     cdef readonly int status
     cdef public object failure
     cdef readonly int64_t size
+    cdef readonly int64_t mtime_ns
+    cdef readonly uint64_t inode
     cdef readonly int64_t payload
     cdef readonly double began
     cdef readonly double started

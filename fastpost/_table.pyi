@@ -13,12 +13,15 @@ class Attempt:
     path: bytes
     redirected: int
     request_fields: tuple[tuple[bytes, bytes], ...]
+    expected: tuple[int, int, int] | None
     retried: int
     replayed: int
     replayed_in_a_row: int
     status: int
     failure: FastpostError | None
     size: int
+    mtime_ns: int
+    inode: int
     payload: int
     began: float
     started: float

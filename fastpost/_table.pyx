@@ -39,7 +39,9 @@ cdef class Attempt:
         replayed: tries outside it that went before.
         follow: open what `file` points to when it is a symbolic link; False: that is a failure.
 
-    `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened.
+    `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened; then
+    `size`, `mtime_ns` and `inode` are those of the file that is sent. `expected`: these three must be so, or the upload
+    fails before anything of it is sent; None: they may be anything.
     `replayed_in_a_row` counts the replays since the last retry that the cap looks at.
     `payload` counts the octets of the file that were sent. `began` (the first attempt at this upload), `started` and
     `finished` are monotonic seconds.
@@ -100,6 +102,7 @@ cdef class Attempt:
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
             self.follow,
         )
+        attempt.expected = self.expected
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.redirected = self.redirected
         attempt.began = self.began
@@ -109,8 +112,8 @@ cdef class Attempt:
         """Pickle what became of it; never while its stream is open."""
         return _restored, (
             self.upload, self.file, self.path, self.request_fields, self.retried, self.replayed, self.follow,
-            self.status, self.failure, self.size, self.payload, self.began, self.started, self.finished, self.fields,
-            self._body,
+            self.status, self.failure, self.size, self.mtime_ns, self.inode, self.payload, self.began, self.started,
+            self.finished, self.fields, self._body,
         )
 
     def __repr__(self) -> str:
@@ -118,14 +121,16 @@ cdef class Attempt:
 
 
 def _restored(
-    upload, file, path, request_fields, retried, replayed, follow, status, failure, size, payload, began, started,
-    finished, fields, body,
+    upload, file, path, request_fields, retried, replayed, follow, status, failure, size, mtime_ns, inode, payload,
+    began, started, finished, fields, body,
 ) -> Attempt:
     """Return the outcome that another process has pickled."""
     cdef Attempt attempt = Attempt(upload, file, path, request_fields, retried, replayed, follow)
     attempt.status = status
     attempt.failure = failure
     attempt.size = size
+    attempt.mtime_ns = mtime_ns
+    attempt.inode = inode
     attempt.payload = payload
     attempt.began = began
     attempt.started = started

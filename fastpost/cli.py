@@ -199,6 +199,21 @@ def main(ctx: click.Context) -> None:
 )
 @click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
 @click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")
+@click.option(
+    "--journal",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Record in FILE what is uploaded; a second run with it sends only what is missing or has changed.",
+)
+@click.option(
+    "--digest",
+    metavar="ALGORITHM",
+    type=click.Choice(["sha-256", "sha-512"]),
+    help="Send the digest of each file along, as Content-Digest; sha-256 or sha-512.",
+)
+@click.option(
+    "--verify", is_flag=True, help="Compare each file with the digest that the server tells; a difference is a failure."
+)
 @click.option("--show-response", is_flag=True, help="Print status, fields and body of every response.")
 @click.option(
     "--failures",
@@ -234,6 +249,8 @@ def _upload(
     oauth2_bearer: str | None,
     follow_symlinks: bool,
     dry_run: bool,
+    journal: str | None,
+    verify: bool,
     show_response: bool,
     failures: str | None,
     processes: int,
@@ -256,13 +273,15 @@ def _upload(
         if any(name.lower() == "authorization" for name, _ in header):
             raise UsageError("--oauth2-bearer and -H 'Authorization: …' both say who you are: leave one out")
         header = (*header, ("Authorization", f"Bearer {oauth2_bearer}"))
+    if journal is not None:
+        _check_journal(journal, to, sources)
     out, err = _outlets()
     for name in ("cacert", "cert", "key"):
         network[name] = pathlib.Path(network[name]) if network[name] else None
     settings = Settings(
         to="http://127.0.0.1/" if to is None else to,
         fields=header,
-        keep_responses=show_response or to is None,
+        keep_responses=show_response or verify or to is None,
         body_limit=_BODY_SHOWN if show_response else 1024,
         **network,
     )
@@ -272,7 +291,7 @@ def _upload(
 
         if to is None:
             _say(err, "no --to: the files would go to an embedded server on loopback, on a port chosen then")
-        return list_uploads(batches, settings, out, err, as_json=output_format == "json")
+        return list_uploads(batches, settings, out, err, journal=journal, as_json=output_format == "json")
 
     from fastpost.upload_run import Display, UploadRun
 
@@ -292,11 +311,42 @@ def _upload(
             out,
             err,
             failures=failures,
-            verify=to is None,
+            journal=journal,
+            verify=verify or to is None,
             distinct=len(sources) == 1,
             processes=processes,
         )
         return run.execute(batches)
+
+
+def _check_journal(journal: str, to: str | None, sources: tuple[str, ...]) -> None:
+    from fastpost.journal import check_place
+
+    if to is None:
+        raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
+    if not os.path.isdir(os.path.dirname(journal) or "."):
+        raise UsageError(f"--journal {_shown(journal)}: its folder doesn't exist: make it, or name another file")
+    check_place(journal, sources)
+
+
+@main.group()
+def journal() -> None:
+    """Look at what `upload --journal FILE` has recorded."""
+
+
+@journal.command()
+@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, exists=True))
+@click.option("--list", "listed", is_flag=True, help="Also list each success: octets, time of change, name.")
+@click.option(
+    "--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the report."
+)
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+def show(file: str, listed: bool, output_format: str, verbose: int) -> int:
+    """Say what a journal holds: its target, and how many files are uploaded. Nothing is changed."""
+    from fastpost.journal_show import show_journal
+
+    with _traced(verbose):
+        return show_journal(file, _outlets()[0], listed=listed, as_json=output_format == "json")
 
 
 @main.command()

@@ -10,6 +10,7 @@ import typing
 from fastpost.errors import UsageError
 
 Schedule = typing.Literal["fair", "fifo"]
+Algorithm = typing.Literal["sha-256", "sha-512"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9113 §8.2.2: fields that belong to an HTTP/1.1 connection.
@@ -50,6 +51,8 @@ class Settings:
     retry_post: bool = False
     #: Follow 307 and 308 to other paths of the same origin.
     location: bool = False
+    #: Send the digest of each file's octets along (RFC 9530), computed before the upload.
+    digest: Algorithm | None = None
     #: Keep fields and body of every response (--show-response), not only of failures.
     keep_responses: bool = False
     #: Largest part of a response body that is kept, in octets.
@@ -73,8 +76,13 @@ class Settings:
             self.method is None or _TOKEN.fullmatch(self.method) is not None,
             f"method {self.method!r} is not an HTTP method",
         )
+        _require(self.digest in (None, "sha-256", "sha-512"), "digest must be sha-256 or sha-512")
         for name, value in self.fields:
             _check_field(name, value)
+            _require(
+                self.digest is None or name.lower() != "content-digest",
+                f"header {name!r} is computed for each file, as --digest asks: leave out one of the two",
+            )
 
     @property
     def repeats_post(self) -> bool:

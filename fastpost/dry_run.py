@@ -11,23 +11,34 @@ from fastpost.report import octets_text, safe
 from fastpost.sources import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fastpost.config import Settings
     from fastpost.outlet import Outlet
     from fastpost.sources import Batch, Rejected, Upload
 
 
-def list_uploads(batches: Iterable[Batch], settings: Settings, out: Outlet, err: Outlet, *, as_json: bool) -> int:
+def list_uploads(
+    batches: Iterable[Batch],
+    settings: Settings,
+    out: Outlet,
+    err: Outlet,
+    *,
+    journal: str | None = None,
+    as_json: bool,
+) -> int:
     """List each upload on `out`, a line each, and return the exit code that the same run would have at best.
 
     Text lines hold method, URL, file, content-type and, if any, what is wrong, with tabs between; JSON lines the same
     by name. Costs about 60 octets of memory a file, to find two that go to one URL.
     """
     listing = _Listing(settings, as_json)
+    if journal is not None:
+        batches = listing.unrecorded(batches, journal)
     for batch in batches:
         lines = [listing.line(upload) for upload in batch.uploads]
         out.write("".join(lines))
+        listing.pass_over(batch.recorded)
         for rejected in batch.rejected:
             err.write(listing.refusal(rejected))
         if not out.open:
@@ -41,7 +52,19 @@ class _Listing:
         self._target = target.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self._as_json = as_json
         self._seen: set[int] = set()
-        self._files = self._octets = self._duplicates = self._rejected = 0
+        self._files = self._octets = self._duplicates = self._rejected = self._recorded = 0
+
+    def unrecorded(self, batches: Iterable[Batch], journal: str) -> Iterator[Batch]:
+        """Leave out what a journal holds already. Raises UsageError when it is no journal for this target."""
+        from fastpost.recorded import read
+
+        return read(journal, self._target.template, shared=self._target.shared).sift(batches)
+
+    def pass_over(self, recorded: Sequence[Upload]) -> None:
+        """Count uploads that were made before; their URLs are taken."""
+        self._recorded += len(recorded)
+        for upload in recorded:
+            self._is_duplicate(upload.name)
 
     def line(self, upload: Upload) -> str:
         self._files += 1
@@ -66,12 +89,13 @@ class _Listing:
     def summary(self) -> str:
         wrong = f", {self._duplicates:,} of them to a URL already taken" if self._duplicates else ""
         wrong += f"; {self._rejected:,} can't be uploaded" if self._rejected else ""
+        wrong += f"; {self._recorded:,} more are uploaded already (--journal)" if self._recorded else ""
         return f"fastpost: dry run: {self._files:,} files, {octets_text(self._octets)}{wrong}; nothing was sent\n"
 
     def exit_code(self) -> Exit:
         if self._duplicates or self._rejected:
             return Exit.SOME_FAILED
-        return Exit.OK if self._files else Exit.NOTHING_MATCHED
+        return Exit.OK if self._files or self._recorded else Exit.NOTHING_MATCHED
 
     def _fields(self, upload: Upload) -> tuple[tuple[bytes, bytes], ...]:
         return self._target.fields(upload.name, upload.content_type)

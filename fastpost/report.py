@@ -50,7 +50,12 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "target": target,
-        "files": {"total": tally.found, "ok": tally.ok, "failed": tally.failed, "skipped": tally.skipped},
+        "files": {
+            "total": tally.found,
+            "ok": tally.ok,
+            "failed": tally.failed,
+            "skipped": tally.skipped + tally.recorded,
+        },
         "bytes": {"payload": tally.payload, "sent": tally.sent, "wasted": tally.wasted},
         "seconds": round(seconds(tally), 6),
         "status": {str(status): count for status, count in sorted(tally.statuses.items())},
@@ -68,6 +73,8 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
             "fastest": round(tally.shares.largest, 6) if tally.shares.uploads else None,
         },
         "verified": tally.verified,
+        "unverifiable": None if tally.verified is None else tally.unverifiable,
+        "mismatched": None if tally.verified is None else tally.mismatched,
     }
 
 
@@ -93,23 +100,21 @@ def failure_record(
     Octets of a name that are not UTF-8 appear as \xNN; `name_b64` and `file_b64` then hold the exact octets.
     `status` is None without a response, `url` when the name can't be put into one.
     """
-    record: dict[str, object] = {
-        "name": _readable(name),
-        "file": _readable(file),
+    return {
+        **named("name", name),
+        **named("file", file),
         "url": url,
         "error": type(failure).__name__,
         "message": str(failure).encode("utf-8", "backslashreplace").decode(),
         "status": status or None,
         "attempts": attempts,
     }
-    for key, octets in (("name", name), ("file", file)):
-        if not _is_utf8(octets):
-            record[f"{key}_b64"] = base64.b64encode(octets).decode()
-    return record
 
 
-def _readable(octets: bytes) -> str:
-    return octets.decode("utf-8", "backslashreplace")
+def named(key: str, octets: bytes) -> dict[str, object]:
+    r"""Return a name of a file for JSON: by `key`, odd octets as \xNN, and then the exact ones by `key`_b64."""
+    readable: dict[str, object] = {key: octets.decode("utf-8", "backslashreplace")}
+    return readable if _is_utf8(octets) else readable | {f"{key}_b64": base64.b64encode(octets).decode()}
 
 
 def _is_utf8(octets: bytes) -> bool:
@@ -141,11 +146,21 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
     summary.append(Row("connections", f"{tally.connections:,}"))
     summary += _waiting(tally)
     if tally.verified is not None:
-        style = "red" if tally.mismatched else "green"
-        left = f" · {tally.ok - tally.verified:,} not compared" if tally.ok > tally.verified else ""
-        taken = len(tally.latencies)  # uploads that the server took: each left its latency
-        summary.append(Row("verified", f"{tally.verified:,} of {taken:,} arrived intact (SHA-256){left}", style))
+        summary.append(_verified(tally, tally.verified))
     return summary + _failures(tally, all_failures_kept)
+
+
+def _verified(tally: Tally, intact: int) -> Row:
+    taken = len(tally.latencies)  # uploads that the server took: each left its latency
+    parts = [f"{intact:,} of {taken:,} arrived intact"]
+    if tally.mismatched:
+        parts.append(f"{tally.mismatched:,} mismatched")
+    if tally.unverifiable:
+        parts.append(f"{tally.unverifiable:,} unverifiable: the server told no digest of them")
+    left = tally.ok - intact - tally.unverifiable
+    if left > 0:
+        parts.append(f"{left:,} not compared")
+    return Row("verified", " · ".join(parts), "red" if tally.mismatched else "green")
 
 
 def _waiting(tally: Tally) -> list[Row]:
@@ -209,6 +224,8 @@ def _files(tally: Tally) -> Row:
     left = max(0, tally.found - tally.ok - tally.failed)
     if left:
         parts.append(f"{left:,} not sent")
+    if tally.recorded:
+        parts.append(f"{tally.recorded:,} skipped, uploaded before (--journal)")
     if tally.skipped:
         parts.append(f"{tally.skipped:,} symbolic links skipped (--follow-symlinks)")
     return Row("files", " · ".join(parts), "red" if tally.failed or left else "green")

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import random
 import time
 import typing
 
 from fastpost import retry
 from fastpost._table import Attempt
-from fastpost.errors import DuplicateTarget, ErrorCode, HttpStatus, Interrupted, ServerOverloaded, UsageError
+from fastpost.errors import (
+    DuplicateTarget,
+    ErrorCode,
+    FileChanged,
+    FileFailed,
+    HttpStatus,
+    Interrupted,
+    ServerOverloaded,
+    UsageError,
+)
 from fastpost.feed import Feed
 from fastpost.pool import Pool
 
@@ -22,8 +32,9 @@ if typing.TYPE_CHECKING:
 
     from fastpost.config import Settings
     from fastpost.connection import Connection
+    from fastpost.digest import Digester
     from fastpost.errors import FastpostError, TargetUnreachable
-    from fastpost.sources import Batch, Rejected
+    from fastpost.sources import Batch, Digest, Rejected
     from fastpost.tally import Tally
     from fastpost.target import Target
 
@@ -70,7 +81,8 @@ class Run:
         #: Hashes of the paths taken, where two files could go to one URL: 60 octets a file.
         self._paths: set[int] | None = None if (distinct and target.unique) or target.shared else set()
         self._backlog: collections.deque[Attempt] = collections.deque()
-        self._backlog_low = _ROUNDS_AHEAD * settings.concurrency
+        #: A digest that is computed long before its file is sent has left the page cache again.
+        self._backlog_low = (1 if settings.digest else _ROUNDS_AHEAD) * settings.concurrency
         #: Attempts made and not yet final, wherever they are.
         self._outstanding = 0
         self._feed: Feed | None = None
@@ -90,6 +102,9 @@ class Run:
         self._paused = False
         #: Attempts that wait for their retry, by the timer that ends the wait.
         self._delayed: dict[asyncio.TimerHandle, Attempt] = {}
+        self._digester: Digester | None = None
+        #: Attempts at files that have changed, while their new digests are computed.
+        self._digesting: set[Attempt] = set()
         self._grace: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = self._loop.create_future()
         self.stopping = False
@@ -101,6 +116,11 @@ class Run:
         tally = self._tally
         tally.started = time.monotonic()
         tally.walking = True
+        if self._settings.digest is not None:
+            from fastpost.digest import Digester
+
+            self._digester = Digester(self._settings.digest)
+            batches = self._digester.digested(batches)
         self._feed = Feed(batches, self._loop, self._batch_arrived)
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
         try:
@@ -109,6 +129,8 @@ class Run:
             self.stopping = True
             self._counter.cancel()
             self._feed.stop()
+            if self._digester is not None:
+                self._digester.abandon()
             if self._grace is not None:
                 self._grace.cancel()
             for timer in self._delayed:
@@ -136,9 +158,10 @@ class Run:
         self._feed.stop()
         for timer in self._delayed:
             timer.cancel()
-        unsent = [*self._backlog, *self._delayed.values(), *self._pool.drain()]
+        unsent = [*self._backlog, *self._delayed.values(), *self._digesting, *self._pool.drain()]
         self._backlog.clear()
         self._delayed.clear()
+        self._digesting.clear()
         self._give_up(unsent)
         if grace > 0:
             self._grace = self._loop.call_later(grace, self._cut_short)
@@ -210,7 +233,11 @@ class Run:
                 unfit[-1].failure = error
         if unfit:
             self._report(unfit)
+        if self._digester is not None and batch.digests is not None:
+            for attempt in attempts:
+                self._digester.attach(attempt, batch.digests[attempt.upload])
         if self._paths is not None:
+            self._paths.update(hash(request_path(upload.name)) for upload in batch.recorded)
             attempts = self._without_duplicates(attempts, self._paths)
         self._outstanding += len(attempts)
         if self.stopping:
@@ -332,7 +359,9 @@ class Run:
             if path is not None:
                 fresh.path = path
                 fresh.redirected += 1
-            if verdict.wait > 0:
+            if self._digester is not None and isinstance(attempt.failure, FileChanged):
+                self._digest(fresh, verdict.wait)
+            elif verdict.wait > 0:
                 self._delay(fresh, verdict.wait)
             else:
                 again.append(fresh)
@@ -378,6 +407,28 @@ class Run:
 
         timer = self._loop.call_later(seconds, due)
         self._delayed[timer] = attempt
+
+    def _digest(self, attempt: Attempt, seconds: float) -> None:
+        """Compute the digest of a file that has changed, in a thread, and then wait before its fresh attempt."""
+        assert self._digester is not None
+        self._digesting.add(attempt)
+        found = self._loop.run_in_executor(None, self._digester.again, attempt.upload)
+        found.add_done_callback(functools.partial(self._digested, attempt, seconds))
+
+    def _digested(self, attempt: Attempt, seconds: float, found: asyncio.Future[Digest]) -> None:
+        failure = None if found.cancelled() else found.exception()
+        if attempt not in self._digesting:
+            return  # given up meanwhile
+        self._digesting.discard(attempt)
+        if failure is None:
+            assert self._digester is not None
+            self._digester.attach(attempt, found.result())
+            self._delay(attempt, seconds)
+        elif isinstance(failure, FileFailed):
+            attempt.failure = failure
+            self._end([attempt])
+        else:
+            self._fail(failure)
 
     def _give_up(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:

@@ -57,6 +57,13 @@ class Upload:
         return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
 
 
+class Digest(typing.NamedTuple):
+    """What a file held, as a request field; and the size (octets), mtime (ns) and inode that it had then."""
+
+    field: tuple[bytes, bytes]
+    identity: tuple[int, int, int]
+
+
 class Rejected:
     """One thing in the tree that can't be uploaded, and why.
 
@@ -84,17 +91,21 @@ class Batch:
         uploads: files to send.
         rejected: what can't be sent.
         skipped: symbolic links to something that exists, left alone because they aren't to be followed.
+        recorded: files that a journal knows to be uploaded already.
+        digests: of each upload, where they are to be sent along.
     """
 
-    __slots__ = ("rejected", "skipped", "uploads")
+    __slots__ = ("digests", "recorded", "rejected", "skipped", "uploads")
 
     def __init__(self) -> None:
         self.uploads: list[Upload] = []
         self.rejected: list[Rejected] = []
         self.skipped = 0
+        self.recorded: list[Upload] = []
+        self.digests: dict[Upload, Digest] | None = None
 
     def __len__(self) -> int:
-        """Return how many uploads and rejections it holds; skipped links take no room."""
+        """Return how many uploads and rejections it holds; what is skipped takes no room."""
         return len(self.uploads) + len(self.rejected)
 
 

@@ -100,6 +100,7 @@ class Tally:
         "ok",
         "payload",
         "peer",
+        "recorded",
         "replayed",
         "retried",
         "sent",
@@ -107,6 +108,7 @@ class Tally:
         "skipped",
         "started",
         "statuses",
+        "unverifiable",
         "verified",
         "walking",
         "wasted",
@@ -120,6 +122,8 @@ class Tally:
         self.found_octets = 0
         #: Symbolic links that were not followed.
         self.skipped = 0
+        #: Files that the journal knew to be uploaded already; not in `found`.
+        self.recorded = 0
         self.ok = 0
         self.failed = 0
         #: Octets of the files that are `ok`.
@@ -148,14 +152,17 @@ class Tally:
         self.latencies: array[float] = array("f")
         self.started = 0.0
         self.finished = 0.0
-        #: Files whose SHA-256 was compared and matched; None when nothing is compared.
+        #: Uploads whose digest by the server is that of the file; None when nothing is compared.
         self.verified: int | None = None
-        #: Files whose SHA-256 did not match.
+        #: Uploads of which the server told no digest.
+        self.unverifiable = 0
+        #: Uploads of which the server told another digest.
         self.mismatched = 0
 
     def find(self, batch: Batch) -> None:
         """Count what a step of the walk has found."""
         self.skipped += batch.skipped
+        self.recorded += len(batch.recorded)
         self.found += len(batch.uploads)
         self.found_octets += sum(upload.size for upload in batch.uploads if upload.size > 0)
         if batch.rejected:

@@ -1,4 +1,4 @@
-"""One upload run as the command line shows it: signals, progress, comparison of digests, report, exit code."""
+"""One upload run as the command line shows it: signals, progress, journal, verification, report, exit code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from fastpost import report
 from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
 from fastpost.progress import Progress
 from fastpost.uploader import Uploader
-from fastpost.verify import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
+    from fastpost.journal import Journal
     from fastpost.outlet import Outlet
     from fastpost.processes import Processes
     from fastpost.sources import Batch, Rejected
+    from fastpost.verify import Verifier
 
 #: Seconds that uploads in flight have to finish after the first signal.
 GRACE: Final = 10.0
@@ -57,7 +58,8 @@ class UploadRun:
         out: where results go.
         err: where messages and progress go.
         failures: file to write a JSON line for every failure to.
-        verify: compare the SHA-256 that responses state with that of the files; needs settings.keep_responses.
+        journal: file that records what is uploaded; what it holds already is skipped.
+        verify: compare the digests that responses state with those of the files; needs settings.keep_responses.
         distinct: no two files have the same name.
         processes: how many share the work.
     """
@@ -70,6 +72,7 @@ class UploadRun:
         err: Outlet,
         *,
         failures: str | None = None,
+        journal: str | None = None,
         verify: bool = False,
         distinct: bool = False,
         processes: int = 1,
@@ -83,6 +86,8 @@ class UploadRun:
         self._err = err
         self._failures_path = failures
         self._failures: TextIO | None = None
+        self._journal_path = journal
+        self._journal: Journal | None = None
         self._verify = verify
         self._distinct = distinct
         self._verifier: Verifier | None = None
@@ -90,13 +95,19 @@ class UploadRun:
         self._signal: signal.Signals | None = None
         self._unreachable: TargetUnreachable | None = None
         self._lost_output = False
+        self._lost_journal = False
 
     def execute(self, batches: Iterable[Batch]) -> int:
-        """Upload everything, report, and return the exit code. Raises OSError when the failures file can't be made."""
+        """Upload everything, report, and return the exit code.
+
+        Raises OSError when the failures file or the journal can't be made, UsageError when it is no journal for this.
+        """
         _raise_open_files()
-        if self._display.progress:
-            batches = self._sized(batches)
-        with self._workers(), self._failures_file():
+        with self._workers(), self._journal_kept(), self._failures_file():
+            if self._journal is not None:
+                batches = self._journal.gate(self._journal.recorded.sift(batches))
+            if self._display.progress:
+                batches = self._sized(batches)
             uvloop.run(self._run(batches))
         self._report()
         return self._exit_code()
@@ -118,14 +129,16 @@ class UploadRun:
 
     async def _upload(self, loop: asyncio.AbstractEventLoop, batches: Iterable[Batch]) -> None:
         if not self._verify:
-            on_results = self._on_results if self._looks_at_results else None
+            on_results = self._on_results if self._looks_at_results or self._journal is not None else None
             await self._uploader.run(
                 batches, on_results, self._on_rejected, distinct=self._distinct, on_notice=self._on_notice
             )
             return
 
-        def deliver(found: Sequence[tuple[Attempt, FastpostError]]) -> None:
-            loop.call_soon_threadsafe(self._on_mismatches, found)
+        from fastpost.verify import Verifier
+
+        def deliver(passed: list[Attempt], failed: Sequence[tuple[Attempt, FastpostError]]) -> None:
+            loop.call_soon_threadsafe(self._on_compared, passed, failed)
 
         verifier = self._verifier = Verifier(deliver)
         self._tally.verified = 0
@@ -138,6 +151,7 @@ class UploadRun:
         finally:
             verifier.abandon()
             self._tally.verified = verifier.intact
+            self._tally.unverifiable = verifier.unverifiable
 
     @property
     def _looks_at_results(self) -> bool:
@@ -146,6 +160,8 @@ class UploadRun:
     def _on_results(self, results: list[Attempt]) -> None:
         if self._verifier is not None:
             self._verifier.submit(results)
+        elif self._journal is not None:
+            self._record(self._journal, results)
         if not self._looks_at_results:
             return
         if self._display.responses or self._display.verbose >= 2:
@@ -159,10 +175,12 @@ class UploadRun:
         if not self._display.quiet:
             self._say(notice)
 
-    def _on_mismatches(self, found: Sequence[tuple[Attempt, FastpostError]]) -> None:
-        self._tally.revoke(found)
-        for result, failure in found:
+    def _on_compared(self, passed: list[Attempt], failed: Sequence[tuple[Attempt, FastpostError]]) -> None:
+        self._tally.revoke(failed)
+        for result, failure in failed:
             self._failed(result, failure)
+        if self._journal is not None:
+            self._record(self._journal, passed)
 
     def _on_rejected(self, rejected: list[Rejected]) -> None:
         for one in rejected:
@@ -189,7 +207,43 @@ class UploadRun:
     def _workers(self) -> contextlib.AbstractContextManager[None]:
         if isinstance(self._uploader, Uploader):
             return contextlib.nullcontext()
-        return self._uploader.forked(tells_results=self._looks_at_results or self._verify, grace=GRACE)
+        tells = self._looks_at_results or self._verify or self._journal_path is not None
+        return self._uploader.forked(tells_results=tells, grace=GRACE)
+
+    # --- the journal --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _journal_kept(self) -> Iterator[None]:
+        if self._journal_path is None:
+            yield
+            return
+        from fastpost.journal import Journal
+
+        journal = Journal(self._journal_path, self._target.template, shared=self._target.shared)
+        if journal.dropped:
+            self._on_notice(
+                f"{self._journal_path}: its last {journal.dropped:,} octets are not whole, as after a kill, and were "
+                "dropped: what they stood for is uploaded again"
+            )
+        self._journal = journal
+        try:
+            yield
+        finally:
+            journal.close()
+            self._look_after(journal)
+
+    def _record(self, journal: Journal, results: list[Attempt]) -> None:
+        journal.record(results)
+        self._look_after(journal)
+
+    def _look_after(self, journal: Journal) -> None:
+        """Say once that the journal can't be written; the run goes on, and fails at its end."""
+        if journal.lost is not None and not self._lost_journal:
+            self._lost_journal = True
+            self._say(
+                f"{self._journal_path}: {journal.lost.strerror}; the uploads go on, but what succeeds from now on is "
+                "not recorded, and the next run will send it again"
+            )
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
@@ -278,14 +332,14 @@ class UploadRun:
         tally = self._tally
         if self._display.json:
             self._out.write(json.dumps(report.as_json(tally, self._shown_target)) + "\n")
-        elif tally.found and not self._display.quiet and self._unreachable is None:
+        elif (tally.found or tally.recorded) and not self._display.quiet and self._unreachable is None:
             rows = report.rows(tally, self._shown_target, all_failures_kept=self._failures_path is not None)
             self._out.write(report.drawn(rows, self._out.console()) if self._out.terminal else report.plain(rows))
         elif tally.failed and self._unreachable is None:
             self._say(f"{tally.failed:,} of {tally.found:,} files failed")
         if self._unreachable is not None:
             self._say(str(self._unreachable))
-        elif not tally.found:
+        elif not tally.found and not tally.recorded:
             links = f"; {tally.skipped:,} symbolic links were skipped (--follow-symlinks)" if tally.skipped else ""
             self._say(f"nothing to upload: no file was found{links}")
 
@@ -295,9 +349,9 @@ class UploadRun:
             return _EXIT_CODES[self._signal]
         if self._unreachable is not None:
             return self._unreachable.exit_code
-        if tally.ok < tally.found or tally.failed or self._lost_output:
+        if tally.ok < tally.found or tally.failed or self._lost_output or self._lost_journal:
             return Exit.SOME_FAILED
-        return Exit.OK if tally.found else Exit.NOTHING_MATCHED
+        return Exit.OK if tally.found or tally.recorded else Exit.NOTHING_MATCHED
 
     # --- the failures file --------------------------------------------------------------------------------------------
 

@@ -41,6 +41,11 @@ class Attempt:
     replayed: int = 0
     fields: list[tuple[bytes, bytes]] | None = None
     body: bytes = b""
+    request_fields: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        found = os.stat(self.upload.file)
+        self.size, self.mtime_ns, self.inode = found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Uploader:
@@ -74,6 +79,7 @@ class Uploader:
             self.tally.found += len(batch.uploads)
             self.tally.found_octets += sum(max(0, upload.size) for upload in batch.uploads)
             self.tally.skipped += batch.skipped
+            self.tally.recorded += len(batch.recorded)
             self.tally.reject(batch.rejected)
             if on_rejected is not None and batch.rejected:
                 on_rejected(batch.rejected)
@@ -171,7 +177,8 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
     pem.write_text("")
     options = (
         "--method POST -c 7 --connections 3 --schedule fifo --content-type a/b --insecure --connect-timeout 1.5 "
-        f"--stall-timeout 2 --retries 9 --retry-delay 0.25 --retry-max-time 60 --retry-post --location "
+        "--stall-timeout 2 --retries 9 --retry-delay 0.25 --retry-max-time 60 --retry-post --location "
+        "--digest sha-512 --verify "
         f"--cacert {pem} --cert {pem} --key {pem}"
     ).split()
     assert upload(tree, *options, "-H", "X-One: 1", "-H", "X-Empty:", "-H", "X-Time: 10:30").exit_code == 0
@@ -190,6 +197,8 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
         retry_max_time=60.0,
         retry_post=True,
         location=True,
+        digest="sha-512",
+        keep_responses=True,
         cacert=pem,
         cert=pem,
         key=pem,

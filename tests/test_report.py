@@ -65,6 +65,8 @@ def test_the_json_has_exactly_the_keys_of_its_schema(tally: Tally) -> None:
         },
         "fairness": {"jain": 0.9, "slowest": 0.5, "fastest": 1.0},
         "verified": None,
+        "unverifiable": None,
+        "mismatched": None,
     }
 
 
@@ -113,7 +115,7 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
         "waited for  connection window █████████████ 65% · stream window ██████ 30% · server █ 2% · disk █ 2%",
         "limit       65% of the time the connection window was closed: the server grants 64 KiB; "
         "nghttpd: --connection-window-bits; or --connections 4",
-        "verified    998 of 998 arrived intact (SHA-256)",
+        "verified    998 of 998 arrived intact",
         "failed      1 × FileVanished",
         "              gone: the file vanished",
         "failed      1 × HttpStatus 403",
@@ -121,9 +123,27 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
     ]
 
 
+def test_what_was_uploaded_before_is_skipped_but_told_apart_from_links(tally: Tally) -> None:
+    tally.recorded = 12_000
+    assert "4 symbolic links skipped" in report.plain(report.rows(tally, "x"))
+    assert "12,000 skipped, uploaded before (--journal)" in report.plain(report.rows(tally, "x"))
+    files = report.as_json(tally, "x")["files"]
+    assert files == {"total": 1000, "ok": 998, "failed": 2, "skipped": 12_004}
+
+
+def test_what_was_verified_what_not_and_what_could_not_be_is_told(tally: Tally) -> None:
+    tally.verified, tally.unverifiable, tally.mismatched = 900, 97, 1
+    told = (
+        "900 of 998 arrived intact · 1 mismatched · 97 unverifiable: the server told no digest of them · 1 not compared"
+    )
+    assert told in report.plain(report.rows(tally, "x"))
+    counts = report.as_json(tally, "x")
+    assert (counts["verified"], counts["unverifiable"], counts["mismatched"]) == (900, 97, 1)
+
+
 def test_what_an_interruption_left_uncompared_is_told(tally: Tally) -> None:
     tally.verified = 990
-    assert "990 of 998 arrived intact (SHA-256) · 8 not compared" in report.plain(report.rows(tally, "x"))
+    assert "990 of 998 arrived intact · 8 not compared" in report.plain(report.rows(tally, "x"))
 
 
 def test_failures_are_grouped_by_cause_the_most_frequent_first() -> None:

@@ -971,3 +971,22 @@ def test_windows_of_one_octet(files: Files) -> None:
     assert all(attempt.latency > 0 for attempt in wire.finished)
     wire.finished.clear()
     wire.close()
+
+
+def test_a_file_that_is_not_the_expected_one_is_never_begun(tmp_path: Path) -> None:
+    """A digest is sent along, and the file is no longer the one that it is of."""
+    for name in ("same", "other"):
+        (tmp_path / name).write_bytes(b"octets")
+    same, other = attempts([tmp_path / "same", tmp_path / "other"])
+    for attempt in (same, other):
+        found = (tmp_path / "same").stat()
+        attempt.expected = (found.st_size, found.st_mtime_ns, found.st_ino)
+    judge = Judge(OPEN)
+    wire = Wire(session(), judge)
+    wire.client.submit([other, same])
+    wire.run()
+    assert isinstance(other.failure, FileChanged)
+    assert other.payload == 0
+    assert same.ok
+    assert [bytes(request.body) for request in judge.requests.values()] == [b"octets"]
+    assert other.again(replay=False).expected == other.expected

@@ -709,3 +709,84 @@ def test_walk_in_the_middle_of_a_folder_is_closed(tmp_path: Path) -> None:
 
     with Server() as server:
         drive(main())
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+class ChangedOnce(Script):
+    """Changes a file when another one is complete: its digest is computed by then, and nothing of it is sent."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if request.path == "/00000.bin":
+            self._file.write_bytes(b"changed meanwhile")
+        peer.answer(request, 201)
+
+
+def test_stop_gives_up_what_waits_for_a_new_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastpost.digest import Digester
+
+    uploads = files(tmp_path, 3)
+    go_on, results = threading.Event(), Results()
+    real = Digester.again
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def again(digester: Digester, upload: Upload) -> Any:
+            loop.call_soon_threadsafe(client.stop)
+            go_on.wait()
+            return real(digester, upload)
+
+        monkeypatch.setattr(Digester, "again", again)
+        try:
+            await client.run(batches(uploads), results)
+        finally:
+            go_on.set()
+
+    with Server(ChangedOnce(Path(os.fsdecode(uploads[-1].file)))) as server:
+        client = uploader(server.url, digest="sha-256", concurrency=1)
+        drive(main())
+    assert results.once(uploads)
+    assert results.failures() == {"Interrupted": 1}
+
+
+def test_a_changed_file_that_vanishes_before_its_new_digest_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastpost.digest import Digester
+
+    uploads, results = files(tmp_path, 3), Results()
+    file = Path(os.fsdecode(uploads[-1].file))
+    real = Digester.again
+
+    def again(digester: Digester, upload: Upload) -> Any:
+        file.unlink()
+        return real(digester, upload)
+
+    monkeypatch.setattr(Digester, "again", again)
+    with Server(ChangedOnce(file)) as server:
+        client = uploader(server.url, digest="sha-256", concurrency=1, retry_delay=0.0)
+        drive(client.run(batches(uploads), results))
+    assert results.once(uploads)
+    assert results.failures() == {"FileVanished": 1}
+    assert client.tally.ok == 2
+
+
+def test_a_fault_in_computing_a_new_digest_comes_out_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastpost.digest import Digester
+
+    def again(_digester: Digester, _upload: Upload) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Digester, "again", again)
+    uploads = files(tmp_path, 3)
+    with Server(ChangedOnce(Path(os.fsdecode(uploads[-1].file)))) as server:
+        client = uploader(server.url, digest="sha-256", concurrency=1)
+        with pytest.raises(RuntimeError, match="broken"):
+            drive(client.run(batches(uploads)))

@@ -1,0 +1,211 @@
+"""Digests of files and of what servers say that they hold: Content-Digest and Repr-Digest (RFC 9530), and ETag.
+
+A file is read by pread, never by a mapping: another process that truncated it would kill this one with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import hashlib
+import os
+import re
+import stat
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastpost.errors import FileFailed, file_failure
+from fastpost.sources import Batch, Digest, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fastpost._table import Attempt
+    from fastpost.sources import Upload
+
+#: Octets of one read: large enough to make calls cheap, small enough to stay in the second-level cache.
+CHUNK: Final = 256 * 1024
+#: Octets hashed before what is done goes on its way: files wait for the hash of those before them.
+_STEP: Final = 4 << 20
+#: Seconds that a file may wait for a free descriptor.
+_DESCRIPTOR_WAIT: Final = 30.0
+
+#: The algorithms of RFC 9530 §5 that are compared, the stronger ones first, and hashlib's names of them.
+_ALGORITHMS: Final = {"sha-512": "sha512", "sha-256": "sha256", "sha": "sha1", "md5": "md5"}
+#: An entity tag is one of these when it has so many hex digits.
+_BY_DIGITS: Final = {32: "md5", 40: "sha", 64: "sha-256", 128: "sha-512"}
+#: A member of a dictionary (RFC 9651 §3.2) that is a byte sequence; what else may stand there is passed over.
+_MEMBER: Final = re.compile(rb"(?:^|,)[ \t]*([a-z*][a-z0-9_\-.*]*)=:([A-Za-z0-9+/=]*):")
+#: A strong validator (RFC 9110 §8.8.3) of hex digits alone; a weak one says nothing of octets.
+_HEX_TAG: Final = re.compile(rb'"([0-9A-Fa-f]+)"')
+
+
+class Abandoned(Exception):
+    """Nobody wants the digest any more."""
+
+
+class Statement(NamedTuple):
+    """What a server says of the octets it holds: the algorithm by its RFC 9530 name, and the value."""
+
+    algorithm: str
+    value: bytes
+
+
+class Reader:
+    """Reads files for their digests, in one thread, through one buffer."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(CHUNK))
+        self.abandoned = False
+
+    def digest(self, upload: Upload, algorithm: str) -> tuple[bytes, tuple[int, int, int]]:
+        """Return the digest of a file, and the size, mtime (ns) and inode that it had before it was read.
+
+        Raises OSError, Abandoned.
+        """
+        found = hashlib.new(_ALGORITHMS[algorithm], usedforsecurity=False)
+        fd = _open(upload)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            done = 0
+            while done < status.st_size and (count := os.preadv(fd, (self._buffer,), done)):
+                if self.abandoned:
+                    raise Abandoned
+                found.update(self._buffer[:count])
+                done += count
+        finally:
+            os.close(fd)
+        return found.digest(), (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _open(upload: Upload) -> int:
+    """Open a file; while the uploads hold every descriptor that the process may have, wait for one."""
+    deadline = time.monotonic() + _DESCRIPTOR_WAIT
+    # O_NONBLOCK: a FIFO put in the file's place must not block the thread for ever.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | (0 if upload.follow else os.O_NOFOLLOW)
+    while True:
+        try:
+            return os.open(upload.file, flags)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+class Digester:
+    """Computes the Content-Digest of files before they are sent.
+
+    Args:
+        algorithm: "sha-256" or "sha-512".
+    """
+
+    def __init__(self, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._reader = Reader()
+        #: Those of files that have changed.
+        self._readers: set[Reader] = set()
+
+    def digested(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on with `digests`, in pieces where files are large. Reads in the walk's thread."""
+        for batch in batches:
+            uploads, batch.uploads, batch.digests = batch.uploads, [], {}
+            octets = 0
+            for upload in uploads:
+                try:
+                    digest = self._digest(upload, self._reader)
+                except FileFailed as failure:
+                    batch.rejected.append(Rejected(upload.name, upload.file, failure))
+                    continue
+                except Abandoned:
+                    return
+                batch.uploads.append(upload)
+                batch.digests[upload] = digest
+                octets += digest.identity[0]
+                if octets >= _STEP:
+                    yield batch
+                    batch, octets = Batch(), 0
+                    batch.digests = {}
+            yield batch
+
+    def again(self, upload: Upload) -> Digest:
+        """Return the digest of a file that has changed, as it is now; in any thread. Raises FileFailed, Abandoned."""
+        reader = Reader()
+        self._readers.add(reader)
+        try:
+            return self._digest(upload, reader)
+        finally:
+            self._readers.discard(reader)
+
+    @staticmethod
+    def attach(attempt: Attempt, digest: Digest) -> None:
+        """Have an attempt send a digest, in place of the one that it has, and only with the file that it is of."""
+        others = tuple(field for field in attempt.request_fields if field[0] != digest.field[0])
+        attempt.request_fields = (*others, digest.field)
+        attempt.expected = digest.identity
+
+    def abandon(self) -> None:
+        """Compute nothing more; what is under way ends soon (after one read)."""
+        for reader in [self._reader, *self._readers]:
+            reader.abandoned = True
+
+    def _digest(self, upload: Upload, reader: Reader) -> Digest:
+        try:
+            value, identity = reader.digest(upload, self._algorithm)
+        except OSError as error:
+            raise file_failure(error.errno or 0) from None
+        coded = base64.b64encode(value)
+        return Digest((b"content-digest", b"%b=:%b:" % (self._algorithm.encode(), coded)), identity)
+
+
+def sent(attempt: Attempt) -> Statement | None:
+    """Return the Content-Digest that went with an upload, or None."""
+    for name, value in reversed(attempt.request_fields):
+        if name == b"content-digest":
+            return next(iter(_members(value)), None)
+    return None
+
+
+def stated(attempt: Attempt) -> Iterator[Statement]:
+    """Yield what a response says of the octets that the server holds now, the most telling first.
+
+    Repr-Digest is that of the representation (RFC 9530 §3). Content-Digest is by the RFC that of the response's own
+    content (§2), but some servers say there what they received: it counts unless it is true of the response itself,
+    or the response has a content that it may be true of. An ETag counts when it looks like an MD5 or SHA in hex.
+    """
+    fields = attempt.fields or ()
+    for name in (b"repr-digest", b"content-digest", b"etag"):
+        for value in [value for found, value in fields if found == name]:
+            if name == b"etag":
+                yield from _tag(value)
+            elif name == b"repr-digest" or not attempt.body:
+                empty = name == b"content-digest"
+                yield from (one for one in _members(value) if not (empty and one == _of_nothing(one.algorithm)))
+
+
+def _members(value: bytes) -> Sequence[Statement]:
+    """Return the digests of a field that are known and well-formed, the strongest first."""
+    found = []
+    for name, coded in _MEMBER.findall(value):
+        algorithm = name.decode("ascii")
+        if algorithm not in _ALGORITHMS:
+            continue
+        try:
+            digest = base64.b64decode(coded, validate=True)
+        except binascii.Error:
+            continue
+        if len(digest) == len(_of_nothing(algorithm).value):
+            found.append(Statement(algorithm, digest))
+    return sorted(found, key=lambda one: list(_ALGORITHMS).index(one.algorithm))
+
+
+def _tag(value: bytes) -> Iterator[Statement]:
+    match = _HEX_TAG.fullmatch(value.strip(b" \t"))
+    if match is not None and (algorithm := _BY_DIGITS.get(len(match[1]))) is not None:
+        yield Statement(algorithm, bytes.fromhex(match[1].decode("ascii")))
+
+
+def _of_nothing(algorithm: str) -> Statement:
+    return Statement(algorithm, hashlib.new(_ALGORITHMS[algorithm], usedforsecurity=False).digest())

@@ -1,0 +1,219 @@
+"""What a journal holds: its format, and what is uploaded already, in little memory.
+
+The file is a line that names the format, then a record of the target, then one of each success, in order:
+
+    CRC-32 of what follows · length of the name · size · mtime in ns · inode · name
+
+in little-endian, without padding; that of the target has its URL for a name. A record says itself whether it is whole,
+so a torn tail is known as one. Why it is so: docs/decisions/0007-journal.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from array import array
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
+from zlib import crc32
+
+from fastpost._records import record
+from fastpost.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fastpost.sources import Batch, Upload
+
+FORMAT: Final = 1
+_KIND: Final = b"fastpost journal "
+_FIRST_LINE: Final = b"%b%d\n" % (_KIND, FORMAT)
+#: Length of the name, size, mtime in ns, inode. No path that can be opened is as long as the length can say.
+_FACTS: Final = struct.Struct("<HqqQ")
+_CHECKSUM: Final = 4
+#: Octets of one read.
+BUFFER: Final = 1 << 20
+
+
+class Entry(NamedTuple):
+    """A file that the server has: its name in the upload, and its size (octets), mtime (ns) and inode at that time."""
+
+    name: bytes
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+class Contents:
+    """Reads a journal, once, record by record.
+
+    Args:
+        file: positioned at its start.
+        path: what to call it.
+    Raises UsageError when it is no journal, or one of another format.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+        #: The target, as `--to` had it; None while not even that is whole.
+        self.target: str | None = None
+        #: Octets that are whole, from the start; complete when `entries` is exhausted.
+        self.intact = 0
+        first = file.readline(64)
+        if first != _FIRST_LINE:
+            if not _FIRST_LINE.startswith(first):
+                raise UsageError(_stranger(first, path))
+            return  # empty, or killed in its first moment
+        self.intact = len(first)
+        if (entry := self._read()) is not None:
+            self.target = entry.name.decode("utf-8", "surrogateescape")
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the records up to the end, or up to one that is torn or damaged."""
+        while self.target is not None and (entry := self._read()) is not None:
+            yield entry
+
+    def load(self, recorded: Recorded, target: str) -> None:
+        """Read all records into `recorded`. Raises UsageError when they are of uploads to another target."""
+        if self.target != target:
+            raise UsageError(
+                f"{self._path} is the journal of uploads to {self.target}, not to {target}: "
+                "name another file, or give that URL with --to"
+            )
+        for entry in self.entries():
+            recorded.add(entry)
+
+    def _read(self) -> Entry | None:
+        read = self._file.read
+        checksum, facts = read(_CHECKSUM), read(_FACTS.size)
+        if len(facts) < _FACTS.size:
+            return None
+        length, size, mtime_ns, inode = _FACTS.unpack(facts)
+        name = read(length)
+        if len(name) < length or crc32(facts + name) != int.from_bytes(checksum, "little"):
+            return None
+        self.intact += _CHECKSUM + _FACTS.size + length
+        return Entry(name, size, mtime_ns, inode)
+
+
+def head(target: str) -> bytes:
+    """Return what a journal begins with. Raises UsageError when the target is too long for it."""
+    name = os.fsencode(target)
+    if len(name) > 0xFFFF:
+        raise UsageError("with --journal the URL of --to can't be longer than 65,535 octets: shorten it")
+    return _FIRST_LINE + record(name, 0, 0, 0)
+
+
+def _facts(name: bytes, size: int, mtime_ns: int, inode: int) -> bytes:
+    return _FACTS.pack(len(name), size, mtime_ns, inode) + name
+
+
+def read(path: str, target: str, *, shared: bool) -> Recorded:
+    """Return what the journal of a file holds, nothing when there is no such file; it is neither locked nor changed.
+
+    Raises UsageError as Journal does, OSError when it can't be read.
+    """
+    recorded = Recorded(shared)
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=BUFFER) as file:
+        contents = Contents(file, path)
+        if contents.target is not None:
+            contents.load(recorded, target)
+    return recorded
+
+
+def _stranger(first: bytes, path: str) -> str:
+    number = first.removeprefix(_KIND).strip()
+    if first.startswith(_KIND) and number.isdigit():
+        return (
+            f"{path} is a journal of format {int(number)}, and this version of fastpost knows format {FORMAT} only: "
+            "name another file, or go on with the version that wrote it"
+        )
+    return f"{path} is no journal of fastpost: name another file, one that doesn't exist yet for a new journal"
+
+
+class Recorded:
+    """What a journal holds, in 16 octets a slot: for each name a hash of what it was last.
+
+    Args:
+        shared: every file goes to one URL: there a file doesn't replace an earlier one of its name, so each is kept.
+    """
+
+    def __init__(self, shared: bool) -> None:
+        self._shared = shared
+        self._table = _Hashes()
+
+    def __len__(self) -> int:
+        """Return how many files are held."""
+        return self._table.count
+
+    def add(self, entry: Entry) -> None:
+        """Take the next entry of a journal: for its name it is the last word."""
+        what = hash(_facts(*entry))
+        self._table.put(what if self._shared else hash(entry.name), what)
+
+    def sift(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Move the uploads that are recorded, and unchanged since, from each batch's `uploads` to its `recorded`.
+
+        Costs 0.2 µs for a name that the journal doesn't know, and a stat for one that it does.
+        """
+        for batch in batches:
+            if self._table.count:
+                uploads, batch.uploads = batch.uploads, []
+                for upload in uploads:
+                    (batch.recorded if self._holds(upload) else batch.uploads).append(upload)
+            yield batch
+
+    def _holds(self, upload: Upload) -> bool:
+        if not self._shared and not self._table.get(hash(upload.name)):
+            return False
+        try:
+            found = os.stat(upload.file, follow_symlinks=upload.follow)
+        except OSError:
+            return False  # whoever opens it will find out why
+        what = hash(_facts(upload.name, found.st_size, found.st_mtime_ns, found.st_ino))
+        return self._table.get(what if self._shared else hash(upload.name)) == (what or 1)
+
+
+class _Hashes:
+    """64-bit hashes by 64-bit hashes, none of them 0: two arrays, open addressing, at most two thirds full.
+
+    A dict of as many ints takes about six times the memory.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mask = 1023
+        self._keys, self._values = _zeros(1024), _zeros(1024)
+
+    def put(self, key: int, value: int) -> None:
+        at = self._find(key or 1)
+        if not self._keys[at]:
+            self._keys[at] = key or 1
+            self.count += 1
+        self._values[at] = value or 1
+        if 3 * self.count > 2 * self._mask:
+            self._grow()
+
+    def get(self, key: int) -> int:
+        """Return the value, or 0."""
+        return self._values[self._find(key or 1)]
+
+    def _find(self, key: int) -> int:
+        at = key & self._mask
+        while self._keys[at] not in (0, key):
+            at = (at + 1) & self._mask
+        return at
+
+    def _grow(self) -> None:
+        keys, values = self._keys, self._values
+        self._mask = 2 * self._mask + 1
+        self._keys, self._values = _zeros(2 * len(keys)), _zeros(2 * len(keys))
+        for key, value in zip(keys, values, strict=True):
+            if key:
+                at = self._find(key)
+                self._keys[at], self._values[at] = key, value
+
+
+def _zeros(count: int) -> array[int]:
+    return array("q", (0,)) * count

@@ -1,0 +1,232 @@
+"""What a journal holds: its format, torn and strange files, and what counts as recorded."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import random
+from collections.abc import Iterable
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from fastpost import recorded
+from fastpost._records import record
+from fastpost.errors import UsageError
+from fastpost.recorded import Contents, Entry, Recorded, head
+from fastpost.sources import Batch, Upload, walk
+
+TARGET = "https://store.example/dav/"
+ENTRIES = [Entry(b"a", 1, 2, 3), Entry(b"folder/\xff\n", 0, -1, 2**64 - 1), Entry(b"x" * 4000, 2**62, 2**62, 0)]
+
+
+def journal(entries: Iterable[Entry], target: str = TARGET) -> bytes:
+    return head(target) + b"".join(record(*entry) for entry in entries)
+
+
+def contents(octets: bytes) -> Contents:
+    return Contents(io.BytesIO(octets), "the journal")
+
+
+def read_all(octets: bytes) -> tuple[str | None, list[Entry], int]:
+    found = contents(octets)
+    entries = list(found.entries())
+    return found.target, entries, found.intact
+
+
+# --- the format -------------------------------------------------------------------------------------------------------
+
+
+@hypothesis.given(
+    st.lists(
+        st.builds(
+            Entry,
+            st.binary(max_size=100),
+            st.integers(0, 2**63 - 1),
+            st.integers(-(2**63), 2**63 - 1),
+            st.integers(0, 2**64 - 1),
+        )
+    )
+)
+def test_what_is_written_is_read(entries: list[Entry]) -> None:
+    octets = journal(entries)
+    assert read_all(octets) == (TARGET, entries, len(octets))
+
+
+def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
+    octets = journal(ENTRIES)
+    ends = [len(journal(ENTRIES[:count])) for count in range(len(ENTRIES) + 1)]
+    for length in range(len(octets) + 1):
+        target, entries, intact = read_all(octets[:length])
+        whole = [end for end in ends if end <= length]
+        assert entries == ENTRIES[: max(0, len(whole) - 1)]
+        assert target == (TARGET if whole else None)
+        if whole:
+            assert intact == whole[-1]
+
+
+def test_damage_at_any_octet_costs_nothing_before_it() -> None:
+    octets = journal(ENTRIES)
+    start = len(journal(ENTRIES[:1]))
+    for at in range(start, len(octets), 7):
+        damaged = bytearray(octets)
+        damaged[at] ^= 1 << at % 8
+        _, entries, _ = read_all(bytes(damaged))
+        assert entries == ENTRIES[: len(entries)]
+        assert 1 <= len(entries) < len(ENTRIES)
+
+
+@pytest.mark.parametrize("tail", [bytes(1), bytes(30), bytes(5000), b"\xff" * 100])
+def test_what_a_lost_write_leaves_behind_is_no_record(tail: bytes) -> None:
+    """After a power loss a file may be longer than what was written, with zeros at its end."""
+    octets = journal(ENTRIES)
+    assert read_all(octets + tail) == (TARGET, ENTRIES, len(octets))
+
+
+@hypothesis.given(st.binary(max_size=300))
+def test_any_octets_are_a_journal_or_a_usage_error(octets: bytes) -> None:
+    for start in (b"", b"fastpost journal ", head(TARGET)):
+        try:
+            _, entries, intact = read_all(start + octets)
+        except UsageError:
+            continue
+        assert intact <= len(start + octets)
+        assert len(entries) <= len(octets)
+
+
+@pytest.mark.parametrize(
+    ("octets", "told"),
+    [
+        (b"fastpost journal 2\n...", "format 2, and this version of fastpost knows format 1 only"),
+        (b"fastpost journal two\n", "is no journal of fastpost"),
+        (b"photos and letters", "is no journal of fastpost"),
+        (b"\x00" * 100, "is no journal of fastpost"),
+    ],
+)
+def test_other_files_are_refused_with_the_cure(octets: bytes, told: str) -> None:
+    with pytest.raises(UsageError, match="name another file") as caught:
+        contents(octets)
+    assert told in str(caught.value)
+    assert "the journal" in str(caught.value)
+
+
+def test_a_target_that_no_record_can_hold_is_refused() -> None:
+    with pytest.raises(UsageError, match="shorten it"):
+        head("https://store.example/" + "x" * 70_000)
+
+
+# --- what is recorded -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: pathlib.Path) -> pathlib.Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def entry(path: pathlib.Path, name: bytes | None = None) -> Entry:
+    found = path.stat()
+    return Entry(name or os.fsencode(path.name), found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def sifted(known: Recorded, folder: pathlib.Path, **options: bool) -> tuple[list[bytes], list[bytes]]:
+    """Return the names that are to be sent, and those that were."""
+    batches = list(known.sift(walk([folder], **options)))
+    return (
+        sorted(upload.name for batch in batches for upload in batch.uploads),
+        sorted(upload.name for batch in batches for upload in batch.recorded),
+    )
+
+
+def test_what_is_recorded_and_unchanged_is_left_out(tree: pathlib.Path) -> None:
+    known = Recorded(shared=False)
+    assert sifted(known, tree) == ([b"a", b"b", b"c"], [])
+    for name in ("a", "b"):
+        known.add(entry(tree / name))
+    assert sifted(known, tree) == ([b"c"], [b"a", b"b"])
+    assert len(known) == 2
+
+
+@pytest.mark.parametrize("what", ["size", "mtime", "inode"])
+def test_a_file_that_changed_in_any_way_is_sent(tree: pathlib.Path, what: str) -> None:
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    before = (tree / "a").stat()
+    match what:
+        case "size":
+            (tree / "a").write_bytes(b"longer")
+            os.utime(tree / "a", ns=(0, before.st_mtime_ns))
+        case "mtime":
+            os.utime(tree / "a", ns=(0, before.st_mtime_ns + 1))
+        case "inode":
+            (tree / "new").write_bytes(b"a")
+            os.utime(tree / "new", ns=(0, before.st_mtime_ns))
+            (tree / "new").rename(tree / "a")
+    assert sifted(known, tree)[0] == [b"a", b"b", b"c"]
+
+
+def test_a_file_that_is_what_it_was_before_its_last_upload_is_sent(tree: pathlib.Path) -> None:
+    """The server holds the later one: for each name only the last record counts."""
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    known.add(entry(tree / "b", b"a"))
+    assert sifted(known, tree)[1] == []
+
+
+def test_where_all_go_to_one_url_files_of_one_name_are_kept_apart(tree: pathlib.Path) -> None:
+    known = Recorded(shared=True)
+    known.add(entry(tree / "a"))
+    known.add(entry(tree / "b", b"a"))
+    assert sifted(known, tree)[1] == [b"a"]
+    assert len(known) == 2
+
+
+def test_a_file_that_is_gone_is_left_to_who_opens_it(tree: pathlib.Path) -> None:
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    batch = Batch()
+    batch.uploads = [Upload(os.fsencode(tree / "gone"), b"a")]
+    (after,) = known.sift([batch])
+    assert len(after.uploads) == 1
+
+
+def test_a_link_is_recorded_as_what_it_points_to(tree: pathlib.Path) -> None:
+    (tree / "link").symlink_to("a")
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a", b"link"))
+    assert sifted(known, tree, follow_symlinks=True)[1] == [b"link"]
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("b")
+    assert sifted(known, tree, follow_symlinks=True)[1] == []
+
+
+def test_hashes_are_found_again_however_many() -> None:
+    """It grows, and holds 0 and what probes past others."""
+    rng = random.Random(1)
+    expected = {rng.getrandbits(64) - 2**63: rng.getrandbits(64) - 2**63 for _ in range(5_000)}
+    expected |= {key << 20: 7 for key in range(3_000)} | {0: 5, 1: 0}
+    table = recorded._Hashes()
+    for key, value in expected.items():
+        if key != 1:
+            table.put(key, value)
+    assert table.count == len(expected) - 1
+    assert all(table.get(key) == (value or 1) for key, value in expected.items() if key > 1 or key < 0)
+    assert table.get(0) == 5
+    assert table.get(12345) == 0
+    table.put(7 << 20, 9)
+    assert table.get(7 << 20) == 9
+
+
+def test_reading_changes_nothing_and_a_missing_journal_is_empty(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "journal"
+    assert len(recorded.read(str(path), TARGET, shared=False)) == 0
+    assert not path.exists()
+    torn = journal(ENTRIES)[:-1]
+    path.write_bytes(torn)
+    assert len(recorded.read(str(path), TARGET, shared=False)) == 2
+    assert path.read_bytes() == torn
+    with pytest.raises(UsageError, match="not to https://other"):
+        recorded.read(str(path), "https://other.example/", shared=False)
