@@ -184,7 +184,8 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
     assert {reserved for reserved in imported if name not in RESERVED[reserved].split()} == set()
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"cli"}))
+# A worker is a process, forked by its parent: it ends itself.
+@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker"}))
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]
