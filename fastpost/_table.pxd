@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from fastpost._chunker cimport Source
+from fastpost._payload cimport Excerpt
 
 
 cdef enum:
@@ -15,6 +16,7 @@ cdef class Attempt:
     # What to send.
     cdef readonly object upload
     cdef readonly bytes file
+    cdef readonly Excerpt content
     cdef readonly bint follow
     cdef readonly bytes path
     cdef readonly tuple request_fields
@@ -28,6 +30,7 @@ cdef class Attempt:
     cdef readonly int64_t payload
     cdef readonly double began
     cdef readonly double started
+    cdef readonly double body_sent
     cdef readonly double finished
     cdef readonly list fields
     cdef bytearray _body
