@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fastpost import __version__
+from fastpost import __version__, cli_bench
 from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ def main(ctx: click.Context) -> None:
     NO_COLOR, SSL_CERT_FILE and SSLKEYLOGFILE are honoured.
 
     Exit codes: 0 all uploaded, 1 some files failed, 2 usage, 3 nothing matched, 4 target unreachable or not HTTP/2,
-    130 or 143 interrupted.
+    5 a threshold of bench missed, 130 or 143 interrupted.
     """
+    ctx.obj = cli_bench.Process(_outlets, _traced)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(Exit.USAGE)
@@ -262,6 +263,10 @@ def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> in
         with contextlib.suppress(KeyboardInterrupt, _Terminated):
             server.wait()
     return Exit.OK
+
+
+cli_bench.bench.params += [option for option in upload.params if option.name in cli_bench.LIKE_UPLOAD]
+main.add_command(cli_bench.bench)
 
 
 @contextlib.contextmanager

@@ -94,8 +94,8 @@ def failure_record(
     `status` is None without a response, `url` when the name can't be put into one.
     """
     record: dict[str, object] = {
-        "name": _readable(name),
-        "file": _readable(file),
+        "name": readable(name),
+        "file": readable(file),
         "url": url,
         "error": type(failure).__name__,
         "message": str(failure).encode("utf-8", "backslashreplace").decode(),
@@ -108,7 +108,8 @@ def failure_record(
     return record
 
 
-def _readable(octets: bytes) -> str:
+def readable(octets: bytes) -> str:
+    r"""Return a name as text; octets that are not UTF-8 appear as \xNN."""
     return octets.decode("utf-8", "backslashreplace")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "fastpost"
 
-DATA_PLANE = "_blocked _hpack _scheduler _chunker _gather _frames _table _streams"
+DATA_PLANE = "_blocked _hpack _scheduler _chunker _payload _gather _frames _table _streams"
 
 #: From the bottom up: each module, and the modules of fastpost that it may import, for types too.
 ARROWS = {
@@ -24,9 +24,12 @@ ARROWS = {
     "_hpack": "errors",
     "_scheduler": "",  # counts of octets, neither bytes nor files
     "_chunker": "errors",  # limits, no stream ids
+    "_payload": "_chunker",
     "_gather": "_chunker",
     "_frames": "errors",
-    "_table": "_chunker errors",
+    "_table": "_chunker _payload errors",
+    "_meter": "_table",
+    "_alarm": "",
     "_blocked": "",
     "_sending": "_blocked _hpack _scheduler _chunker _gather _frames _table errors",
     "_streams": "_sending _hpack _frames _table errors",
@@ -34,7 +37,7 @@ ARROWS = {
     "media_types": "errors",
     "target": "media_types errors config",
     "connection": f"session {DATA_PLANE} target errors config",
-    "sources": "errors config",
+    "sources": "_payload errors config",
     "retry": "errors config",
     "tally": "_table sources errors",
     "feed": "sources",
@@ -52,9 +55,23 @@ ARROWS = {
     "report": "causes tally errors",
     "progress": "report outlet tally",
     "dry_run": "report outlet target sources errors config",
-    "upload_run": "uploader verify progress report outlet tally target sources _table errors config",
+    "process": "errors",
+    "upload_run": "uploader verify process progress report outlet tally target sources _table errors config",
     "__init__": "uploader _table _streams sources tally errors config",
-    "cli": "__init__ upload_run dry_run ingest report outlet sources errors config",
+    "sizes": "errors",
+    "load": "_payload _alarm sizes feed sources errors",
+    "timeline": "",
+    "measurement": "_meter _table load timeline run feed target sources tally config",
+    "hdr": "_meter",
+    "bench_report": "__init__ measurement hdr causes report tally",
+    "bench_text": "hdr report",
+    "thresholds": "errors",
+    "bench_files": "measurement timeline hdr causes report _table",
+    "bench_view": "measurement progress outlet",
+    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline process outlet _table "
+    "errors",
+    "cli_bench": "bench_run bench_files thresholds measurement load sizes _payload ingest outlet config errors",
+    "cli": "cli_bench __init__ upload_run dry_run ingest report outlet sources errors config",
     "__main__": "cli",
 }
 
@@ -63,19 +80,20 @@ RESERVED = {
     "h2": "session",
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
-    "click": "cli",
-    "rich": "cli outlet report progress",
+    "click": "cli cli_bench",
+    "rich": "cli outlet report progress bench_text",
+    "hdrh": "hdr",
     "h2corn": "ingest_worker",
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "connection feed pool run uploader upload_run ingest_worker",
-    "uvloop": "connection uploader upload_run ingest_worker",
-    "time": "connection pool run uploader upload_run verify",
+    "asyncio": "connection feed pool run uploader upload_run process load measurement bench_run ingest_worker",
+    "uvloop": "connection uploader upload_run bench_run ingest_worker",
+    "time": "connection pool run uploader upload_run verify load measurement bench_run",
     "socket": "connection ingest ingest_worker",
     "ssl": "connection ingest_worker",
     "posix.time": "",
-    "libc.time": "",
+    "libc.time": "_alarm",
 }
 
 #: What a process has and a library has no business with.
@@ -84,7 +102,7 @@ PROCESS = re.compile(
 )
 
 #: Loaded by the commands that need them, never by a start.
-HEAVY = {"rich", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
+HEAVY = {"rich", "hdrh", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
 
 
 class Import(NamedTuple):
