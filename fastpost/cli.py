@@ -103,7 +103,7 @@ def main(ctx: click.Context) -> None:
     NO_COLOR, SSL_CERT_FILE and SSLKEYLOGFILE are honoured.
 
     Exit codes: 0 all uploaded, 1 some files failed, 2 usage, 3 nothing matched, 4 target unreachable or not HTTP/2,
-    5 a threshold of bench missed, 130 or 143 interrupted.
+    5 a threshold of bench or compare missed, 130 or 143 interrupted.
     """
     ctx.obj = cli_bench.Process(_outlets, _traced)
     if ctx.invoked_subcommand is None:
@@ -267,6 +267,7 @@ def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> in
 
 cli_bench.bench.params += [option for option in upload.params if option.name in cli_bench.LIKE_UPLOAD]
 main.add_command(cli_bench.bench)
+main.add_command(cli_bench.compare)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from fastpost.errors import UsageError
+from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +65,20 @@ class _Seconds(_SecondsType):
         if found is None:
             self.fail(f"{value!r} is no time: write 30s, 500ms, 2m or 1h", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
+
+
+class _Share(_SecondsType):
+    """A share as 5% or 0.05."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)", value.strip())
+        if found is None:
+            self.fail(f"{value!r} is no share: write 5% or 0.05", param, ctx)
+        return float(found[1]) / (100 if found[2] else 1)
 
 
 class _Numbers(_NumbersType):
@@ -157,6 +171,50 @@ def bench(process: Process, /, verbose: int, **options: Any) -> int:
     """
     with process.traced(verbose):
         return _bench(process, **options)
+
+
+@click.command()
+@click.argument("before", metavar="A.json", type=click.Path(exists=True, dir_okay=False))
+@click.argument("after", metavar="B.json", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--fail-if-slower",
+    metavar="SHARE",
+    type=_Share(),
+    help="Exit with 5 when a figure is shown to be slower by more than this, 5% say.",
+)
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what is printed.",
+)
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+@click.pass_obj
+def compare(
+    process: Process, /, before: str, after: str, fail_if_slower: float | None, output_format: str, verbose: int
+) -> int:
+    """Compare two reports of fastpost bench --output-format json.
+
+    Rate, throughput and percentiles, each with its change, a 95 % confidence interval and a verdict: faster, slower, or
+    no difference shown. Make both with --runs 5. Exit code 5: something is slower than --fail-if-slower allows.
+    """
+    with process.traced(verbose):
+        return _compare(process, before, after, fail_if_slower, output_format == "json")
+
+
+def _compare(process: Process, before: str, after: str, limit: float | None, as_json: bool) -> int:
+    import json
+
+    from fastpost import compare, compare_text
+
+    out, err = process.outlets()
+    comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
+    out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
+    missed = [] if limit is None else compare.slower(comparison, limit)
+    for told in missed:
+        err.write(f"fastpost: slower than --fail-if-slower {limit:.1%} allows: {told}\n")
+    return Exit.THRESHOLD_MISSED if missed else Exit.OK
 
 
 def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | None, **options: Any) -> int:
