@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fastpost import __version__, cli_bench
+from fastpost import __version__
 from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ else:
 
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
+#: Commands of `cli_bench`.
+_MEASURING: Final = ("bench", "compare")
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
 #: Largest part of a response body that --show-response prints, in octets.
@@ -88,6 +90,19 @@ class _Commands(click.Group):
         _spare_collections()
         sys.exit(_outcome(run))
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *_MEASURING])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; those that measure are loaded when they are named."""
+        if cmd_name not in _MEASURING:
+            return super().get_command(ctx, cmd_name)
+        from fastpost import cli_bench
+
+        ctx.obj = cli_bench.Process(_outlets, _traced)
+        return cli_bench.command(cmd_name, upload.params)
+
 
 @click.group(
     cls=_Commands,
@@ -105,7 +120,6 @@ def main(ctx: click.Context) -> None:
     Exit codes: 0 all uploaded, 1 some files failed, 2 usage, 3 nothing matched, 4 target unreachable or not HTTP/2,
     5 a threshold of bench or compare missed, 130 or 143 interrupted.
     """
-    ctx.obj = cli_bench.Process(_outlets, _traced)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(Exit.USAGE)
@@ -263,11 +277,6 @@ def serve(root: str | None, host: str, port: int, tls: bool, verbose: int) -> in
         with contextlib.suppress(KeyboardInterrupt, _Terminated):
             server.wait()
     return Exit.OK
-
-
-cli_bench.bench.params += [option for option in upload.params if option.name in cli_bench.LIKE_UPLOAD]
-main.add_command(cli_bench.bench)
-main.add_command(cli_bench.compare)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import click
 from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fastpost.config import Settings
     from fastpost.measurement import Plan
@@ -201,6 +201,15 @@ def compare(
     """
     with process.traced(verbose):
         return _compare(process, before, after, fail_if_slower, output_format == "json")
+
+
+def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
+    """Return a command by its name. Those that reach a server have the options of `upload` (`like`) for that."""
+    found = {"bench": bench, "compare": compare}[name]
+    own = {option.name for option in found.params}
+    if found is not compare:
+        found.params += [option for option in like if option.name in LIKE_UPLOAD - own]
+    return found
 
 
 def _compare(process: Process, before: str, after: str, limit: float | None, as_json: bool) -> int:
