@@ -35,7 +35,7 @@ else:
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Commands of `cli_bench`.
-_MEASURING: Final = ("bench", "compare")
+_MEASURING: Final = ("bench", "compare", "probe")
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
 #: Largest part of a response body that --show-response prints, in octets.

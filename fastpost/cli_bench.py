@@ -42,6 +42,8 @@ LIKE_UPLOAD: Final = frozenset(
         "retry_delay",
     }
 )
+#: Those of them that a single upload has no use for.
+_OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay"})
 _DURATION: Final = 10.0
 _WARM_UP: Final = 1.0
 
@@ -203,12 +205,52 @@ def compare(
         return _compare(process, before, after, fail_if_slower, output_format == "json")
 
 
+@click.command()
+@click.argument("url")
+@click.option(
+    "--budget", metavar="SIZE", default="16MiB", show_default=True, help="Upload at most so many octets to find out."
+)
+@click.option(
+    "--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stdout."
+)
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+@click.pass_obj
+def probe(process: Process, /, url: str, budget: str, output_format: str, verbose: int, **network: Any) -> int:
+    """Tell what a server advertises, and the ceiling that follows from it.
+
+    Times to connect, SETTINGS, windows and how it opens them, round trip, and window ÷ round trip for 1 to 8
+    connections. Makes one upload.
+    """
+    with process.traced(verbose):
+        return _probe(process, url, budget, output_format == "json", network)
+
+
+def _probe(process: Process, url: str, budget: str, as_json: bool, network: dict[str, Any]) -> int:
+    import json
+
+    from fastpost import probe, probe_text, report, sizes
+
+    try:
+        octets = sizes.octets(budget)
+    except UsageError as error:
+        raise UsageError(f"--budget: {error}") from None
+    out, _ = process.outlets()
+    found = probe.Probe(_settings(url, 1, 1, network), octets).look()
+    if as_json:
+        out.write(json.dumps(found) + "\n")
+    else:
+        rows = probe_text.rows(found)
+        out.write(report.drawn(rows, out.console()) if out.terminal else report.plain(rows))
+    return Exit.OK
+
+
 def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
     """Return a command by its name. Those that reach a server have the options of `upload` (`like`) for that."""
-    found = {"bench": bench, "compare": compare}[name]
+    found = {"bench": bench, "compare": compare, "probe": probe}[name]
     own = {option.name for option in found.params}
     if found is not compare:
-        found.params += [option for option in like if option.name in LIKE_UPLOAD - own]
+        alike = LIKE_UPLOAD - own - (_OF_A_RUN if found is probe else frozenset())
+        found.params += [option for option in like if option.name in alike]
     return found
 
 

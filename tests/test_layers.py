@@ -51,7 +51,8 @@ ARROWS = {
     "ingest_worker": "ingest_app ingest_store",
     "ingest": "ingest_app errors",  # the worker is another process, started by its name
     "outlet": "errors",
-    "causes": "tally",
+    "servers": "",
+    "causes": "servers tally",
     "report": "causes tally errors",
     "progress": "report outlet tally",
     "dry_run": "report outlet target sources errors config",
@@ -69,19 +70,21 @@ ARROWS = {
     "bootstrap": "",
     "compare": "bench_report bootstrap errors",
     "compare_text": "report",
+    "probe": "connection servers target config errors",
+    "probe_text": "report",
     "bench_files": "measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
     "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline process outlet _table "
     "errors",
-    "cli_bench": "bench_run bench_files compare compare_text thresholds measurement load sizes _payload ingest outlet "
-    "config errors",
+    "cli_bench": "bench_run bench_files compare compare_text probe probe_text report thresholds measurement load sizes "
+    "_payload ingest outlet config errors",
     "cli": "cli_bench __init__ upload_run dry_run ingest report outlet sources errors config",
     "__main__": "cli",
 }
 
 #: Packages and modules that only the named ones may import.
 RESERVED = {
-    "h2": "session",
+    "h2": "session probe",  # probe: an instrument beside the engine
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
     "click": "cli cli_bench",
@@ -93,9 +96,9 @@ RESERVED = {
     # upload_run and ingest_worker start event loops.
     "asyncio": "connection feed pool run uploader upload_run process load measurement bench_run ingest_worker",
     "uvloop": "connection uploader upload_run bench_run ingest_worker",
-    "time": "connection pool run uploader upload_run verify load measurement bench_run",
-    "socket": "connection ingest ingest_worker",
-    "ssl": "connection ingest_worker",
+    "time": "connection probe pool run uploader upload_run verify load measurement bench_run",
+    "socket": "connection probe ingest ingest_worker",
+    "ssl": "connection probe ingest_worker",
     "posix.time": "",
     "libc.time": "_alarm",
 }

@@ -18,6 +18,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+from bench.relay import Relay
+
 from . import command, delay_app, servers
 
 
@@ -162,6 +164,35 @@ def test_an_open_loop_shows_a_pause_of_the_server_and_a_closed_one_is_labelled(t
     assert one["uploads"]["dropped"] == 0
     assert opened.report["load"]["loop"] == "open"
     assert closed.report["load"]["loop"] == "closed"
+
+
+def test_the_ceiling_of_probe_is_what_bench_measures(tmp_path: Path) -> None:
+    """Over a line with a round trip of 50 ms, to a server whose windows are 64 KiB."""
+    with servers.hypercorn(tmp_path, None) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with Relay(port, rtt=0.05) as relay:
+            url = f"http://127.0.0.1:{relay.port}/"
+            probed = command.run("probe", url, "--budget", "512KiB", "--output-format", "json").report
+            one = only(bench(url, "-c", "2", "--size", "1MiB", "--warm-up", "1s", "--duration", "6s"))
+    assert probed["windows"]["connection_largest"] == 65_535
+    assert probed["server"]["name"] == "hypercorn"
+    # Of octets on the wire: in six seconds a few uploads end, and each is a tenth of them.
+    measured = one["bytes"]["sent"] / one["seconds"]
+    assert measured == pytest.approx(probed["ceiling"]["connections"][0]["octets_per_s"], rel=0.15)
+    assert one["limited_by"]["cause"] == "connection_window"
+
+
+def test_probe_over_tls(tmp_path: Path, certificates: servers.Certificates) -> None:
+    with servers.nginx(tmp_path, certificates) as server:
+        assert server.cafile is not None
+        probed = command.run("probe", server.url, "--cacert", server.cafile, "--output-format", "json").report
+        refused = command.run("probe", server.url)
+    assert probed["tls"]["version"].startswith("TLSv1.")
+    assert probed["tls"]["alpn"] == "h2"
+    assert probed["upload"]["octets"] == 16 << 20
+    assert probed["server"]["knobs"]["stream_limit"] == "http2_max_concurrent_streams"
+    assert refused.code == 4
+    assert refused.told("not trusted", "--cacert")
 
 
 def _pause(port: int) -> None:
