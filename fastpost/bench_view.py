@@ -54,6 +54,8 @@ class LiveView:
             parts.append(f"{min(elapsed, plan.duration):.0f} of {plan.duration:g} s")
         if plan.count is not None:
             parts.append(f"{ended:,} of {plan.count:,}")
+        if meter.failed:
+            parts.append(f"{meter.failed:,} failed")
         then, ok, payload = self._before
         if then and now > then:
             parts.append(f"{(meter.ok - ok) / (now - then):,.0f} uploads/s")
@@ -64,6 +66,4 @@ class LiveView:
         self._blocked = dict(one.tally.blocked)
         if any(waited.values()):
             parts.append(f"waits for: {max(waited, key=lambda cause: waited[cause]).replace('_', ' ')}")
-        if meter.failed:
-            parts.append(f"{meter.failed:,} failed")
         return parts
