@@ -30,15 +30,16 @@ class Paths(NamedTuple):
 
 
 class Files:
-    """The open files, as a context manager. Raises OSError when one can't be made, and in the end when one was lost.
+    """The open files, as a context manager. Raises OSError when one can't be made.
 
-    A disk that is full must not end a measurement: what can't be written is dropped from then on.
+    A disk that is full must not end a measurement: what can't be written is dropped from then on (`lost`).
     """
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._open = contextlib.ExitStack()
-        self._lost: OSError | None = None
+        #: Why something could not be written, None when all was.
+        self.lost: OSError | None = None
         self._log: TextIO | None = None
         self._csv: Any = None
         self._hdr: hdr.Log | None = None
@@ -59,9 +60,7 @@ class Files:
         try:
             self._open.close()
         except OSError as error:
-            self._lost = self._lost or error
-        if self._lost is not None:
-            raise self._lost
+            self.lost = self.lost or error
 
     @property
     def wants_uploads(self) -> bool:
@@ -70,7 +69,7 @@ class Files:
 
     def counted(self, one: Measurement, run: int, uploads: list[Attempt]) -> None:
         """Write uploads that count; about 6 µs each."""
-        if self._log is None or self._lost is not None:
+        if self._log is None or self.lost is not None:
             return
         settings, begins = one.plan.settings, one.meter.begins
         key = {"connections": settings.connections, "concurrency": settings.concurrency, "run": run}
@@ -80,7 +79,7 @@ class Files:
 
     def second(self, one: Measurement, run: int, row: Row) -> None:
         """Write one second."""
-        if self._lost is not None:
+        if self.lost is not None:
             return
         settings = one.plan.settings
         if self._csv is not None:
@@ -94,7 +93,7 @@ class Files:
 
     def begin(self, one: Measurement, run: int) -> None:
         """Say in the HdrHistogram log, which has no columns for it, which measurement begins."""
-        if self._hdr is not None and self._lost is None:
+        if self._hdr is not None and self.lost is None:
             settings = one.plan.settings
             with self._kept(self._paths.hdr_log):
                 self._hdr.comment(f"connections {settings.connections}, concurrency {settings.concurrency}, run {run}")
@@ -104,7 +103,7 @@ class Files:
         try:
             yield
         except OSError as error:
-            self._lost = OSError(error.errno, error.strerror, path)
+            self.lost = OSError(error.errno, error.strerror, path)
 
 
 def _told(one: Attempt, begins: float) -> dict[str, object]:

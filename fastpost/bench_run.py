@@ -73,7 +73,7 @@ class BenchRun:
         self._unreachable: TargetUnreachable | None = None
 
     def execute(self) -> int:
-        """Measure, report, and return the exit code. Raises OSError when a file can't be written."""
+        """Measure, report, and return the exit code. Raises OSError when a file can't be made."""
         raise_open_files()
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._files:
@@ -150,6 +150,9 @@ class BenchRun:
         elif self._unreachable is None:
             self._say("nothing was measured: no upload ended in the time that counts: measure longer (--duration)")
             code = Exit.SOME_FAILED
+        if (lost := self._files.lost) is not None:
+            self._say(f"{lost.filename or 'a file'}: {lost.strerror}; what was measured after that is not in it")
+            code = code or Exit.SOME_FAILED
         if self._unreachable is not None:
             self._say(str(self._unreachable))
             code = self._unreachable.exit_code

@@ -1,6 +1,6 @@
 """By how much two samples differ, with a confidence interval: the symmetric bootstrap-t on logarithms.
 
-docs/decisions/0007 says why this one: with the five runs that people make, the plain percentile bootstrap calls three
+docs/decisions/0009 says why this one: with the five runs that people make, the plain percentile bootstrap calls three
 times as many differences as it should.
 """
 

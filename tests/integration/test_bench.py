@@ -252,8 +252,9 @@ def test_a_file_that_can_not_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_no_measurement() -> None:
-    run = command.run("bench", "--count", "2000", "--log", "/dev/full")
+    run = bench("--count", "2000", "--log", "/dev/full")
     assert run.code == 1
+    assert only(run)["uploads"]["ok"] == 2000
     assert run.told("/dev/full", "No space left")
 
 
