@@ -57,6 +57,11 @@ def report(
     }
 
 
+def connections(number: int | str) -> str:
+    """Return a number of connections in words."""
+    return f"{number} connection{'' if number == 1 else 's'}"
+
+
 def measured(one: Measurement, run: int) -> dict[str, Any]:
     """Return the figures of one measurement. Sizes in octets, times in seconds but for those in ms."""
     meter, tally, settings = one.meter, one.tally, one.plan.settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr
+from fastpost.bench_report import connections
 from fastpost.report import octets_text, safe
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     names = ("conns", "in flight", "run", "uploads/s", "MB/s", "p50 ms", "p99 ms", "max ms", "failed", "")
     for name in names:
         table.add_column(name, justify="right")
@@ -79,7 +80,7 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
 
 def _knee(knee: dict[str, Any]) -> str:
     return (
-        f"{'knee':<12}{knee['concurrency']:,} in flight on {knee['connections']} connections: the fewest that reach "
+        f"{'knee':<12}{knee['concurrency']:,} in flight on {connections(knee['connections'])}: the fewest that reach "
         "95 % of the best rate; more of them only wait longer"
     )
 
@@ -100,7 +101,7 @@ def _lines(one: dict[str, Any]) -> list[str]:
     if uploads["dropped"]:
         counted += f" · {uploads['dropped']:,} dropped (--max-in-flight)"
     rows = [
-        ("in flight", f"{one['concurrency']:,} at most · {one['connections_opened']} connections"),
+        ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}"),
         ("uploads", f"{counted} in {one['seconds']:,.2f} s"),
         ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
         ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),

@@ -105,25 +105,25 @@ def _side(report: Measured, name: str) -> dict[str, object]:
     return {"file": name, "began": report["began"], "target": report["target"], "fastpost": report["fastpost"]}
 
 
-def _grouped(report: Measured) -> dict[tuple[object, int], list[Measured]]:
+def _grouped(report: Measured) -> dict[tuple[int | str, int], list[Measured]]:
     """Return the measurements by connections and concurrency: several runs of one stand together."""
-    groups: dict[tuple[object, int], list[Measured]] = {}
+    groups: dict[tuple[int | str, int], list[Measured]] = {}
     for one in report["measurements"]:
         if one["uploads"]["ok"]:
             groups.setdefault((one["connections"], one["concurrency"]), []).append(one)
     return groups
 
 
-def _listed(groups: Mapping[tuple[object, int], object]) -> str:
+def _listed(groups: Mapping[tuple[int | str, int], object]) -> str:
     return ", ".join(map(_setting, groups)) or "no upload that went well"
 
 
-def _setting(key: tuple[object, int]) -> str:
-    return f"{key[1]} in flight on {key[0]} connections"
+def _setting(key: tuple[int | str, int]) -> str:
+    return f"{key[1]} in flight on {bench_report.connections(key[0])}"
 
 
 def _comparison(
-    key: tuple[object, int], old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
+    key: tuple[int | str, int], old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
 ) -> dict[str, Any]:
     """Compare one setting. With three runs on both sides they are what varies; else the parts of the runs."""
     several = min(len(old), len(new)) >= bootstrap.LEAST

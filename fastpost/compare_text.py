@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fastpost.bench_report import connections
 from fastpost.report import safe
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
             console.print(f"{'differs':<12}{safe(difference)}", style="yellow", soft_wrap=True)
         for one in comparison["comparisons"]:
             console.print(_heading(one), soft_wrap=True)
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             table.add_column("")
-            for name in ("before", "after", "change", f"{comparison['level']:.0%} interval"):
+            for name in ("before", "after", f"change ({comparison['level']:.0%} interval)"):
                 table.add_column(name, justify="right")
             table.add_column("verdict")
             for figure in one["figures"]:
@@ -44,19 +45,19 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
 
 def _heading(one: Mapping[str, Any]) -> str:
     runs = " and ".join(map(str, one["runs"]))
-    text = f"{one['concurrency']:,} in flight on {one['connections']} connections, {runs} runs"
+    text = f"{one['concurrency']:,} in flight on {connections(one['connections'])}, {runs} runs"
     if one["by"] == "parts":
         text += ": seen is how they vary within a run, not from run to run; --runs 5 gives a verdict to trust"
     return text
 
 
-def _cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def _cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
     scale, unit = _SCALES.get(figure["figure"], (1.0, "ms"))
     before, after = (_number(figure[side] / scale) for side in ("before", "after"))
     name = f"{figure['figure']} {unit}"
     if figure["change"] is None:
-        return name, before, after, "–", "too little to tell"
-    return name, before, after, f"{figure['change']:+.1%}", f"{figure['low']:+.1%} … {figure['high']:+.1%}"
+        return name, before, after, "too little to tell"
+    return name, before, after, f"{figure['change']:+.1%} ({figure['low']:+.1%} … {figure['high']:+.1%})"
 
 
 def _number(value: float) -> str:

@@ -150,5 +150,5 @@ def test_what_is_no_report_is_refused_by_name(tmp_path: pathlib.Path, content: s
 def test_settings_that_have_nothing_in_common_are_refused(tmp_path: pathlib.Path) -> None:
     result = run(tmp_path, report(1), report(1, concurrencies=(100,)))
     assert result.exit_code == 2
-    assert "50 in flight on 1 connections" in result.stderr
+    assert "50 in flight on 1 connection" in result.stderr
     assert run(tmp_path, report(1), report(1), "--fail-if-slower", "fast").exit_code == 2
