@@ -100,7 +100,7 @@ def main() -> int:
 def _watched(measure: Measure, url: str, load: tuple[int, int, int], seconds: float, server: servers.Server) -> Taken:
     """Measure, and tell how busy the server was: its part of a core, start-up and warm-up included."""
     before, began = server.cpu(), time.monotonic()
-    taken = measure(url, load, seconds, server.work / "body")
+    taken = measure(url, load, seconds, server.work / "h2load-body")
     return taken._replace(served=(server.cpu() - before) / (time.monotonic() - began))
 
 
