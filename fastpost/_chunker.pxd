@@ -12,6 +12,12 @@ cdef struct Mapping:
     int references
 
 
+cdef enum:
+    # A borrowed mapping goes on for so many octets behind its period; no read and no slice is longer.
+    OVERLAP = 65536
+
+
+cdef Mapping* hold_mapping(void* address, size_t length, int64_t offset) noexcept nogil
 cdef void release_mapping(Mapping* mapping) noexcept nogil
 
 
@@ -37,14 +43,19 @@ cdef class Source:
     # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
     cdef readonly int64_t mtime_ns
     cdef readonly uint64_t inode
+    # Of a borrowed mapping: octets after which it begins anew, and where in it the source begins; 0 for a file.
+    cdef int64_t _period
+    cdef int64_t _start
     cdef readonly int64_t size
     cdef readonly int64_t offset
     # The last read or slice had to wait for the disk.
     cdef bint cold
 
     cdef int open(self, const char* path, bint follow, Folder folder) noexcept
+    cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
+    cdef const uint8_t* _borrowed(self) noexcept
     cdef Mapping* _slide(self) noexcept
     cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef bint unchanged(self) noexcept

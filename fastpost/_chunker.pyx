@@ -7,6 +7,8 @@ from the page cache to the socket and user space touches no octet. `read` copies
 small files, for TLS and for digests, because touching a mapping that another process truncated raises
 SIGBUS in user space. The kernel, reading the same page for sendmsg(2), merely returns EFAULT.
 
+A source may also borrow a mapping that others made and that never changes (`_payload`): then there is no file.
+
 A source knows offsets and limits, never stream ids. It has one position: `offset`.
 """
 
@@ -77,6 +79,21 @@ cdef int _live_mappings = 0
 def live_objects() -> tuple:
     """Return (open sources, live mappings): both 0 when nothing leaked."""
     return _live_sources, _live_mappings
+
+
+cdef Mapping* hold_mapping(void* address, size_t length, int64_t offset) noexcept nogil:
+    """Take mapped pages, with one reference. NULL when there is no memory for it: then they are unmapped."""
+    global _live_mappings
+    cdef Mapping* mapping = <Mapping*>malloc(sizeof(Mapping))
+    if mapping == NULL:
+        munmap(address, length)
+        return NULL
+    mapping.address = <uint8_t*>address
+    mapping.length = length
+    mapping.offset = offset
+    mapping.references = 1
+    _live_mappings += 1
+    return mapping
 
 
 cdef void release_mapping(Mapping* mapping) noexcept nogil:
@@ -160,6 +177,8 @@ cdef class Source:
     def __cinit__(self):
         self._fd = -1
         self._mapping = NULL
+        self._period = 0
+        self._start = 0
         self.size = -1
         self.offset = 0
         self.cold = False
@@ -194,10 +213,31 @@ cdef class Source:
         self.inode = status.st_ino
         return 0
 
+    cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept:
+        """Be `size` octets of a mapping that never changes, from `start` on, round and round its `period`.
+
+        It goes on for OVERLAP octets behind the period, so that nothing has to be cut there.
+        """
+        mapping.references += 1
+        self._mapping = mapping
+        self._period = period
+        self._start = start
+        self.size = size
+
+    cdef const uint8_t* _borrowed(self) noexcept:
+        return self._mapping.address + (self._start + self.offset) % self._period
+
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept:
         """Copy up to limit octets to out and move on. Returns how many (fewer only at the end of file), or −errno."""
         cdef Py_ssize_t got
-        cdef Py_ssize_t done = self._read_cached(out, limit)
+        cdef Py_ssize_t done
+        if self._period:
+            assert limit <= OVERLAP
+            limit = min(limit, <Py_ssize_t>(self.size - self.offset))
+            memcpy(out, self._borrowed(), limit)
+            self.offset += limit
+            return limit
+        done = self._read_cached(out, limit)
         self.cold = done < limit and _asks_cache
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
@@ -235,11 +275,15 @@ cdef class Source:
         """
         cdef Mapping* mapping = self._mapping
         cdef const uint8_t* start
-        if mapping == NULL or self.offset + length > mapping.offset + <int64_t>mapping.length:
-            mapping = self._slide()
-            if mapping == NULL:
-                return NULL
-        start = mapping.address + (self.offset - mapping.offset)
+        if self._period:
+            assert length <= OVERLAP
+            start = self._borrowed()
+        else:
+            if mapping == NULL or self.offset + length > mapping.offset + <int64_t>mapping.length:
+                mapping = self._slide()
+                if mapping == NULL:
+                    return NULL
+            start = mapping.address + (self.offset - mapping.offset)
         mapping.references += 1
         holder[0] = mapping
         self.offset += length
@@ -247,37 +291,28 @@ cdef class Source:
 
     cdef Mapping* _slide(self) noexcept:
         """Map the window that begins at the page of `offset`, and have the kernel read the one after it."""
-        global _live_mappings
         cdef int64_t offset = self.offset & ~_PAGE_MASK
         cdef int64_t length = min(_WINDOW, self.size - offset)
-        cdef Mapping* mapping
         cdef void* address
         cdef uint8_t probe
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
-        mapping = <Mapping*>malloc(sizeof(Mapping))
-        if mapping == NULL:
-            return NULL
         address = mmap(NULL, length, PROT_READ, MAP_SHARED, self._fd, offset)
         if address == MAP_FAILED:
-            free(mapping)
             return NULL
         madvise(address, length, MADV_SEQUENTIAL)
         self.cold = _asks_cache and self._read_cached(&probe, 1) == 0 and _asks_cache
         if offset + length < self.size:
             posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
-        _live_mappings += 1
-        mapping.address = <uint8_t*>address
-        mapping.length = length
-        mapping.offset = offset
-        mapping.references = 1
-        self._mapping = mapping
-        return mapping
+        self._mapping = hold_mapping(address, length, offset)
+        return self._mapping
 
     cdef bint unchanged(self) noexcept:
         """True while the file has the size and mtime that it was opened with."""
         cdef stat_result status
+        if self._period:
+            return True
         if fstat(self._fd, &status) != 0:
             return False
         return status.st_size == self.size and _mtime_ns(&status) == self.mtime_ns

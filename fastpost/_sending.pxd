@@ -35,6 +35,8 @@ cdef class SendSide:
     # Streams whose last octet is in the gather list; those whose last octet has left.
     cdef int64_t _leaving
     cdef int64_t _answering
+    # The gather list was not taken whole in the tick that filled it.
+    cdef bint _late
     # Which gather list it is, by number: grows when a list has left.
     cdef int64_t _list
     # A read of this tick had to wait for the disk.
@@ -70,6 +72,8 @@ cdef class SendSide:
     cdef readonly double delivered_at
     # Streams whose last octet has left, but had not arrived when it was last asked.
     cdef int64_t _undelivered
+    # `carried` when it was last asked.
+    cdef int64_t _asked
     # When anything of an upload last moved on the wire; PING and SETTINGS don't count.
     cdef readonly double progressed
     # When anything at all was last received.
@@ -96,7 +100,8 @@ cdef class SendSide:
     cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef bint _hold(self, double now) noexcept
-    cdef void _end_stream(self, Attempt attempt) noexcept
+    cdef void _end_stream(self, Attempt attempt, double now) noexcept
+    cdef void _note_late(self, double now) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1

@@ -77,6 +77,7 @@ cdef class SendSide:
         self.blocked = BlockedTime()
         self._leaving = 0
         self._answering = 0
+        self._late = False
         self._list = 0
         self.cold = False
         self.out_of_files = False
@@ -108,6 +109,7 @@ cdef class SendSide:
         self.delivered_at = 0.0
         self.delivered = 0
         self._undelivered = 0
+        self._asked = 0
         self.progressed = 0.0
         self.heard = 0.0
         self._carries = False
@@ -258,6 +260,7 @@ cdef class SendSide:
             self.delivered_at = now
             self.progressed = now
         self._undelivered = 0
+        self._asked = self.carried
         if octets == self.carried:
             return
         for item in self._table.attempts:
@@ -341,7 +344,12 @@ cdef class SendSide:
     cdef bint _fill(self, double now) except -1:
         self._split_time(now)
         if self.gather.pending:
+            self._late = True
             return True
+        if self._late:
+            self._late = False
+            if self._leaving:
+                self._note_late(now)
         self._answering += self._leaving
         self._leaving = 0
         self._list += 1
@@ -356,6 +364,15 @@ cdef class SendSide:
             # A file that failed just now left its RST_STREAM there, and perhaps nothing else is to be sent.
             self._gather_control()
         return self.gather.pending > 0
+
+    cdef void _note_late(self, double now) noexcept:
+        """The list has left only now, and with it last octets of uploads. O(open streams), and only then."""
+        cdef Attempt attempt
+        for item in self._table.attempts:
+            if item is not None:
+                attempt = <Attempt>item
+                if attempt.remaining == 0 and attempt.ended_in == self._list:
+                    attempt.body_sent = now
 
     cdef void _split_time(self, double now) noexcept:
         """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick."""
@@ -504,7 +521,11 @@ cdef class SendSide:
             attempt.began = now
         attempt.progressed = now
         attempt.source = Source()
-        reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
+        if attempt.content is not None:
+            attempt.content.lend(attempt.source)
+            reason = 0
+        else:
+            reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
         if reason:
             if reason in (EMFILE, ENFILE):
                 # No error: a stream that ends gives its descriptor back, here or on another connection.
@@ -516,7 +537,7 @@ cdef class SendSide:
         attempt.inode = attempt.source.inode
         if attempt.expected is not None and attempt.expected != (attempt.size, attempt.mtime_ns, attempt.inode):
             return self._refuse(attempt, _changed(), now)
-        if attempt.size == 0 and attempt.source.holds_more():
+        if attempt.size == 0 and attempt.content is None and attempt.source.holds_more():
             return self._refuse(attempt, NotRegularFile(
                 "its size reads 0 though it holds octets, as files of /proc do: copy it and upload the copy"
             ), now)
@@ -528,7 +549,7 @@ cdef class SendSide:
         self._table.insert(attempt)
         self._scheduler.enter(attempt.slot)
         if attempt.remaining == 0:
-            self._end_stream(attempt)
+            self._end_stream(attempt, now)
         elif attempt.send_window > 0:
             self._scheduler.unblock(attempt.slot)
         if self._next_stream_id > _MAX_STREAM_ID - 2:
@@ -716,14 +737,15 @@ cdef class SendSide:
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)
-            self._end_stream(attempt)
+            self._end_stream(attempt, now)
         elif attempt.send_window <= 0:
             self._scheduler.block(attempt.slot)
         return 0
 
-    cdef void _end_stream(self, Attempt attempt) noexcept:
+    cdef void _end_stream(self, Attempt attempt, double now) noexcept:
         """Its last octet is in the gather list: the file is not needed any more."""
         attempt.source.close()
+        attempt.body_sent = now
         attempt.ended_in = self._list
         self._leaving += 1
 
@@ -755,6 +777,9 @@ cdef class SendSide:
                 self._leaving -= 1
             else:
                 self._answering -= 1
+            if self.delivered < attempt.ends_at <= self._asked:
+                # What is answered has arrived, before it was asked again.
+                self._undelivered -= 1
         self._scheduler.retire(attempt.slot)
         self._table.remove(attempt)
         attempt.slot = -1

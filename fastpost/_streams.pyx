@@ -191,11 +191,11 @@ cdef class DataPlane(SendSide):
         else:
             self.progressed = now
             attempt.progressed = now
-        attempt.content += frame.length
+        attempt.response_octets += frame.length
         attempt.receive_window -= octets
         if attempt.receive_window < 0:
             return self._violate(attempt, ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream window allows", now)
-        if attempt.content > _MAX_CONTENT + 2 * attempt.size:
+        if attempt.response_octets > _MAX_CONTENT + 2 * attempt.size:
             return self._violate(attempt, ErrorCode.ENHANCE_YOUR_CALM, "an endless response", now)
         if not attempt.responded:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, "DATA before the response's HEADERS", now)

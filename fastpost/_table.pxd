@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from fastpost._chunker cimport Source
+from fastpost._payload cimport Excerpt
 
 
 cdef enum:
@@ -15,6 +16,7 @@ cdef class Attempt:
     # What to send.
     cdef readonly object upload
     cdef readonly bytes file
+    cdef readonly Excerpt content
     cdef readonly bint follow
     cdef public bytes path
     # How often a redirect led it to another path.
@@ -33,6 +35,7 @@ cdef class Attempt:
     cdef readonly int64_t payload
     cdef readonly double began
     cdef readonly double started
+    cdef readonly double body_sent
     cdef readonly double finished
     cdef readonly list fields
     cdef bytearray _body
@@ -43,7 +46,7 @@ cdef class Attempt:
     cdef int64_t send_window
     cdef int64_t receive_window
     # Octets of the response's content.
-    cdef int64_t content
+    cdef int64_t response_octets
     cdef int64_t remaining
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.

@@ -1,5 +1,6 @@
 from typing import Any, final
 
+from fastpost._payload import Excerpt
 from fastpost.errors import FastpostError, HttpStatus
 
 def live_attempts() -> int: ...
@@ -9,6 +10,7 @@ def status_failure(attempt: Attempt) -> HttpStatus: ...
 class Attempt:
     upload: Any
     file: bytes
+    content: Excerpt | None
     follow: bool
     path: bytes
     redirected: int
@@ -25,6 +27,7 @@ class Attempt:
     payload: int
     began: float
     started: float
+    body_sent: float
     finished: float
     fields: list[tuple[bytes, bytes]] | None
     def __init__(
@@ -36,6 +39,8 @@ class Attempt:
         retried: int = 0,
         replayed: int = 0,
         follow: bool = True,
+        content: Excerpt | None = None,
+        due: float = 0.0,
     ) -> None: ...
     @property
     def ok(self) -> bool: ...

@@ -12,6 +12,8 @@ cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 
+from fastpost._payload cimport Excerpt
+
 from fastpost.errors import HttpStatus
 
 _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -38,24 +40,28 @@ cdef class Attempt:
         retried: tries within the retry budget that went before.
         replayed: tries outside it that went before.
         follow: open what `file` points to when it is a symbolic link; False: that is a failure.
+        content: octets in memory that are sent in place of the file's.
+        due: when it was to begin (monotonic seconds), where that is not left to when there is room: its `began`.
 
     `status` is 0 without a final response, `failure` None after success, `size` −1 before the file was opened; then
     `size`, `mtime_ns` and `inode` are those of the file that is sent. `expected`: these three must be so, or the upload
     fails before anything of it is sent; None: they may be anything.
     `replayed_in_a_row` counts the replays since the last retry that the cap looks at.
-    `payload` counts the octets of the file that were sent. `began` (the first attempt at this upload), `started` and
-    `finished` are monotonic seconds.
+    `payload` counts the octets of the file that were sent. `began` (the first attempt at this upload, or when that was
+    due), `started`, `body_sent` (the kernel took the last octet; 0.0: never) and `finished` are monotonic seconds.
     `fields` and `body` are those of the response, as far as they were kept.
     """
 
     def __cinit__(
         self, upload, bytes file, bytes path, tuple fields=(), int retried=0, int replayed=0, bint follow=True,
+        Excerpt content=None, double due=0.0,
     ):
         global _live_attempts
         _live_attempts += 1
         self.upload = upload
         self.file = file
         self.follow = follow
+        self.content = content
         self.path = path
         self.request_fields = fields
         self.retried = retried
@@ -65,13 +71,14 @@ cdef class Attempt:
         self.status = 0
         self.size = -1
         self.payload = 0
-        self.began = 0.0
+        self.began = due
         self.started = 0.0
+        self.body_sent = 0.0
         self.finished = 0.0
         self.stream_id = 0
         self.slot = -1
         self.receive_window = RECEIVE_WINDOW
-        self.content = 0
+        self.response_octets = 0
         self.gathered = -1
 
     def __dealloc__(self):
@@ -100,12 +107,11 @@ cdef class Attempt:
         """
         cdef Attempt attempt = Attempt(
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
-            self.follow,
+            self.follow, self.content, self.began,
         )
         attempt.expected = self.expected
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.redirected = self.redirected
-        attempt.began = self.began
         return attempt
 
     def __reduce__(self):

@@ -1,12 +1,14 @@
 """Why an upload is not faster: the split of its time, the principal cause in one sentence, and the cure.
 
 The data plane measures (`_blocked`); here its figures get words. What a server can be told to grant is known for the
-servers of the table below, by the name that they give in their `server` field.
+servers that `servers` recognises by the name that they give in their `server` field.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastpost import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,35 +20,6 @@ CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket",
 
 #: Stream-seconds below which nothing is worth a word.
 _LEAST: Final = 0.05
-
-
-class Knobs(NamedTuple):
-    """What to turn at a server, by cause; empty: it can't be turned there."""
-
-    stream_limit: str
-    stream_window: str
-    connection_window: str
-
-
-#: By the beginning of the `server` field, in small letters.
-_SERVERS: Final[Mapping[str, Knobs]] = {
-    "nginx": Knobs("http2_max_concurrent_streams", "http2_body_preread_size, client_body_buffer_size", ""),
-    "apache": Knobs("H2MaxSessionStreams", "H2WindowSize", ""),
-    "h2o": Knobs("http2-max-concurrent-requests-per-connection", "", ""),
-    "caddy": Knobs("", "", ""),
-    "nghttpd": Knobs("--max-concurrent-streams", "--window-bits", "--connection-window-bits"),
-    "haproxy": Knobs("tune.h2.fe.max-concurrent-streams", "tune.h2.fe.initial-window-size", "tune.h2.fe.rxbuf"),
-    "envoy": Knobs("max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size"),
-    "hypercorn": Knobs("h2_max_concurrent_streams", "", ""),
-    "granian": Knobs(
-        "--http2-max-concurrent-streams",
-        "--http2-initial-stream-window-size",
-        "--http2-initial-connection-window-size",
-    ),
-    "h2corn": Knobs(
-        "--max-concurrent-streams", "--h2-initial-stream-window-size", "--h2-initial-connection-window-size"
-    ),
-}
 
 
 class Verdict(NamedTuple):
@@ -105,11 +78,9 @@ def _connection_window(tally: Tally) -> str:
 
 def _turn(tally: Tally, cause: str) -> str:
     """Return what to turn at this server, as the first of two cures."""
-    name = tally.peer.server.lower()
-    for begin, knobs in _SERVERS.items():
-        if name.startswith(begin) and (knob := getattr(knobs, cause)):
-            return f"{begin}: {knob}; or "
-    return ""
+    known = servers.named(tally.peer.server)
+    knob = getattr(known[1], cause) if known is not None else ""
+    return f"{known[0]}: {knob}; or " if known is not None and knob else ""
 
 
 def _more(tally: Tally) -> int:

@@ -37,6 +37,8 @@ _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTA
 #: RFC 6750 §2.1.
 _BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
+#: Commands of `cli_bench`.
+_MEASURING: Final = ("bench", "compare", "probe")
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
 #: Largest part of a response body that --show-response prints, in octets.
@@ -109,6 +111,19 @@ class _Commands(click.Group):
         _spare_collections()
         sys.exit(_outcome(run))
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *_MEASURING])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; those that measure are loaded when they are named."""
+        if cmd_name not in _MEASURING:
+            return super().get_command(ctx, cmd_name)
+        from fastpost import cli_bench
+
+        ctx.obj = cli_bench.Process(_outlets, _traced)
+        return cli_bench.command(cmd_name, upload.params)
+
 
 @click.group(
     cls=_Commands,
@@ -124,7 +139,7 @@ def main(ctx: click.Context) -> None:
     NO_COLOR, SSL_CERT_FILE and SSLKEYLOGFILE are honoured.
 
     Exit codes: 0 all uploaded, 1 some files failed, 2 usage, 3 nothing matched, 4 target unreachable or not HTTP/2,
-    130 or 143 interrupted.
+    5 a threshold of bench or compare missed, 130 or 143 interrupted.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)

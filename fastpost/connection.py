@@ -202,9 +202,9 @@ class Connection:
                 except ssl.SSLWantWriteError:
                     await self._ready(self._loop.add_writer, self._loop.remove_writer)
         except (OSError, ValueError) as error:
-            raise _tls_failure(error, where) from None
+            raise tls_failure(error, where) from None
         if self._tls.selected_alpn_protocol() != "h2":
-            raise NotHttp2(_no_alpn(where))
+            raise NotHttp2(no_alpn(where))
 
     async def _ready(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
         ready = self._loop.create_future()
@@ -534,7 +534,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
+def tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
+    """Return what a failed handshake means, with its cure."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _OTHER_HOST:
             return CertificateNotTrusted(
@@ -547,7 +548,7 @@ def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
         )
     reason = getattr(error, "reason", None)
     if "no application protocol" in str(error).replace("_", " ").lower():  # not every OpenSSL has a name for it
-        return NotHttp2(_no_alpn(where))
+        return NotHttp2(no_alpn(where))
     if isinstance(error, ssl.SSLEOFError | ConnectionError) or getattr(error, "errno", None) == errno.ENOTCONN:
         return ConnectFailed(
             f"{where} ended the connection in the midst of the TLS handshake ({_reason(error)}): "
@@ -558,7 +559,8 @@ def _tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
     return TlsFailed(f"{where}: the TLS handshake failed ({_reason(error)})")
 
 
-def _no_alpn(where: str) -> str:
+def no_alpn(where: str) -> str:
+    """Return the message for a server that did not choose h2 by ALPN."""
     return (
         f"{where} speaks TLS but not HTTP/2 (ALPN offered h2, the server did not take it): "
         "switch HTTP/2 on at the server; fastpost has no HTTP/1.1"

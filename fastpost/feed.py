@@ -15,6 +15,20 @@ if typing.TYPE_CHECKING:
 _BATCHES_AHEAD = 4
 
 
+class Arriving(typing.Protocol):
+    """What brings batches to a run, on the loop."""
+
+    @property
+    def exhausted(self) -> bool:
+        """True when nothing more will come."""
+
+    def release(self) -> None:
+        """Called when there is room for more."""
+
+    def stop(self) -> None:
+        """Bring nothing more."""
+
+
 class Feed:
     """Walks `batches` in a thread and calls `arrived` on the loop: each batch, then None or what went wrong."""
 

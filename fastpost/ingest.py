@@ -49,6 +49,7 @@ class Ingest:
         tls: serve https with a certificate made for this run. `cafile` is what a client must trust.
         max_body: octets of the largest upload taken (larger ones get 413), or None for any.
         max_requests: uploads taken at once (more get 503), or None for any number.
+        digests: False: a sink for measurements, which hashes nothing and tells no digest.
 
     Raises:
         UsageError: root is no folder to write in, or port is no port.
@@ -63,6 +64,7 @@ class Ingest:
         tls: bool = False,
         max_body: int | None = None,
         max_requests: int | None = None,
+        digests: bool = True,
     ) -> None:
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port} is no TCP port: they go from 1 to 65535, and 0 chooses a free one")
@@ -80,6 +82,7 @@ class Ingest:
             "root": None if root is None else os.path.abspath(root),
             "max_body": max_body,
             "max_requests": max_requests,
+            "digests": digests,
         }
         self._worker: _Worker | None = None
         self._open = contextlib.ExitStack()

@@ -41,15 +41,22 @@ class IngestApp:
         store: where bodies go, or None to drop them. The path is looked at only with a store.
         max_body: octets of the largest body taken (larger ones get 413), or None for any.
         max_requests: uploads taken at once (more get 503), or None for any number.
+        digests: False: a sink, which hashes nothing and tells no digest.
     """
 
     def __init__(
-        self, store: Store | None = None, *, max_body: int | None = None, max_requests: int | None = None
+        self,
+        store: Store | None = None,
+        *,
+        max_body: int | None = None,
+        max_requests: int | None = None,
+        digests: bool = True,
     ) -> None:
         self._store = store
         self._status = 201 if store else 200
         self._max_body = math.inf if max_body is None else max_body
         self._max_requests = math.inf if max_requests is None else max_requests
+        self._digests = digests
         self._running = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -81,6 +88,8 @@ class IngestApp:
                 digest = await self._take(receive, length, incoming)
         except Refused as refused:
             return refusal(refused)
+        if digest is None:
+            return self._status, [], b""
         return self._status, [(b"repr-digest", b"sha-256=:%b:" % binascii.b2a_base64(digest, newline=False))], b""
 
     def _open(self, scope: Message, length: int | None) -> Incoming | Nowhere:
@@ -93,9 +102,9 @@ class IngestApp:
             raise self._too_long()
         return self._store.open(scope["raw_path"]) if self._store else Nowhere()
 
-    async def _take(self, receive: Receive, length: int | None, incoming: Incoming | Nowhere) -> bytes:
-        """Read the whole body, pass it on and return its SHA-256. Raises Refused or Disconnected."""
-        sha = hashlib.sha256()
+    async def _take(self, receive: Receive, length: int | None, incoming: Incoming | Nowhere) -> bytes | None:
+        """Read the whole body, pass it on and return its SHA-256, if wanted. Raises Refused or Disconnected."""
+        sha = hashlib.sha256() if self._digests else None
         received = 0
         more = True
         while more:
@@ -103,12 +112,13 @@ class IngestApp:
             received += len(chunk)
             if received > self._max_body:
                 raise self._too_long()
-            sha.update(chunk)
+            if sha is not None:
+                sha.update(chunk)
             incoming.write(chunk)
         if length is not None and received != length:  # RFC 9113 §8.1.1; most servers notice it first
             raise Refused(400, f"content-length promised {length} octets, {received} arrived")
         incoming.commit()
-        return sha.digest()
+        return None if sha is None else sha.digest()
 
     def _too_long(self) -> Refused:
         return Refused(413, f"the server takes bodies of up to {self._max_body} octets")

@@ -58,6 +58,7 @@ class Work:
         names: host names and addresses that the certificate is for.
         max_body: octets, or None.
         max_requests: uploads at once, or None.
+        digests: hash every body and tell its SHA-256.
     """
 
     parent: int
@@ -68,6 +69,7 @@ class Work:
     names: tuple[str, ...]
     max_body: int | None
     max_requests: int | None
+    digests: bool
 
 
 def main(work: Work) -> None:
@@ -107,7 +109,10 @@ def _server(work: Work) -> Server:
     _raise_file_limit()
     key = None if work.certificates is None else _make_certificates(pathlib.Path(work.certificates), work.names)
     app = IngestApp(
-        None if work.root is None else Store(work.root), max_body=work.max_body, max_requests=work.max_requests
+        None if work.root is None else Store(work.root),
+        max_body=work.max_body,
+        max_requests=work.max_requests,
+        digests=work.digests,
     )
     config = Config(
         bind=(f"fd://{work.listener}",),

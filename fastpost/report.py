@@ -113,8 +113,13 @@ def failure_record(
 
 def named(key: str, octets: bytes) -> dict[str, object]:
     r"""Return a name of a file for JSON: by `key`, odd octets as \xNN, and then the exact ones by `key`_b64."""
-    readable: dict[str, object] = {key: octets.decode("utf-8", "backslashreplace")}
-    return readable if _is_utf8(octets) else readable | {f"{key}_b64": base64.b64encode(octets).decode()}
+    name: dict[str, object] = {key: readable(octets)}
+    return name if _is_utf8(octets) else name | {f"{key}_b64": base64.b64encode(octets).decode()}
+
+
+def readable(octets: bytes) -> str:
+    r"""Return a name as text; octets that are not UTF-8 appear as \xNN."""
+    return octets.decode("utf-8", "backslashreplace")
 
 
 def _is_utf8(octets: bytes) -> bool:

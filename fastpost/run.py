@@ -34,10 +34,14 @@ if typing.TYPE_CHECKING:
     from fastpost.connection import Connection
     from fastpost.digest import Digester
     from fastpost.errors import FastpostError, TargetUnreachable
+    from fastpost.feed import Arriving
     from fastpost.sources import Batch, Digest, Rejected
     from fastpost.tally import Tally
     from fastpost.target import Target
 
+    StartFeed = Callable[
+        [Iterable[Batch], asyncio.AbstractEventLoop, Callable[[Batch | None, BaseException | None], None]], Arriving
+    ]
     OnResults = Callable[[list[Attempt]], None]
     OnRejected = Callable[[list[Rejected]], None]
 
@@ -85,7 +89,7 @@ class Run:
         self._backlog_low = (1 if settings.digest else _ROUNDS_AHEAD) * settings.concurrency
         #: Attempts made and not yet final, wherever they are.
         self._outstanding = 0
-        self._feed: Feed | None = None
+        self._feed: Arriving | None = None
         self._pool = Pool(
             target,
             settings,
@@ -111,8 +115,11 @@ class Run:
 
     # --- the whole run ----------------------------------------------------------------------------
 
-    async def complete(self, batches: Iterable[Batch]) -> None:
-        """Upload everything. Raises TargetUnreachable when no connection could be had, and what the walk raised."""
+    async def complete(self, batches: Iterable[Batch], feed: StartFeed = Feed) -> None:
+        """Upload everything. Raises TargetUnreachable when no connection could be had, and what the walk raised.
+
+        `feed` brings the batches: by default as the backlog asks for them.
+        """
         tally = self._tally
         tally.started = time.monotonic()
         tally.walking = True
@@ -121,7 +128,7 @@ class Run:
 
             self._digester = Digester(self._settings.digest)
             batches = self._digester.digested(batches)
-        self._feed = Feed(batches, self._loop, self._batch_arrived)
+        self._feed = feed(batches, self._loop, self._batch_arrived)
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
         try:
             await self._done
@@ -139,6 +146,16 @@ class Run:
             self._pool.report()
             tally.walking = False
             tally.finished = time.monotonic()
+
+    def count(self) -> None:
+        """Bring what the connections count up to date in the tally now; it happens ten times a second anyway."""
+        self._pool.report()
+
+    @property
+    def peer_settings(self) -> dict[str, int]:
+        """The server's settings as last told on one of the connections, by their names in RFC 9113."""
+        connections = self._pool.connections
+        return dict(connections[0].session.peer_settings) if connections else {}
 
     def pause(self, paused: bool) -> None:
         """Hand out no new attempts while the consumer of the results is behind."""
@@ -224,7 +241,15 @@ class Run:
             try:
                 attempts.append(
                     Attempt(
-                        upload, upload.file, request_path(name), fields(name, upload.content_type), 0, 0, upload.follow
+                        upload,
+                        upload.file,
+                        request_path(name),
+                        fields(name, upload.content_type),
+                        0,
+                        0,
+                        upload.follow,
+                        upload.content,
+                        upload.due,
                     )
                 )
             except UsageError as error:

@@ -19,6 +19,9 @@ from fastpost.errors import (
     file_failure,
 )
 
+if typing.TYPE_CHECKING:
+    from fastpost._payload import Excerpt
+
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 #: Longest path that one system call takes, octets, with its closing NUL.
@@ -40,18 +43,29 @@ class Upload:
         size: octets as the walk saw them, -1 when it didn't look.
         content_type: sent in place of the type that the name suggests; None: go by the name.
         follow: send what a symbolic link points to; False, as for files found in a folder: fail if it has become one.
+        content: octets in memory to send; `file` is not opened then.
+        due: when it is to begin (monotonic seconds), for latencies to be counted from then; 0.0: when there is room.
     """
 
-    __slots__ = ("content_type", "file", "follow", "name", "size")
+    __slots__ = ("content", "content_type", "due", "file", "follow", "name", "size")
 
     def __init__(
-        self, file: bytes, name: bytes, size: int = -1, content_type: str | None = None, follow: bool = True
+        self,
+        file: bytes,
+        name: bytes,
+        size: int = -1,
+        content_type: str | None = None,
+        follow: bool = True,
+        content: Excerpt | None = None,
+        due: float = 0.0,
     ) -> None:
         self.file = file
         self.name = name
         self.size = size
         self.content_type = content_type
         self.follow = follow
+        self.content = content
+        self.due = due
 
     def __repr__(self) -> str:
         return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"

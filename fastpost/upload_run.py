@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import signal
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
@@ -15,6 +14,7 @@ import uvloop
 
 from fastpost import report
 from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
+from fastpost.process import EXIT_CODES, raise_open_files, signals_taken
 from fastpost.progress import Progress
 from fastpost.uploader import Uploader
 
@@ -36,7 +36,6 @@ _FIRST_FRAME: Final = 1.0
 #: Files whose sizes are looked up for the progress, in the walk's thread: about 2 µs each, and many small files can
 #: be told by their number as well.
 _SIZES_WANTED: Final = 4096
-_EXIT_CODES: Final = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
 
 class Display(NamedTuple):
@@ -102,7 +101,7 @@ class UploadRun:
 
         Raises OSError when the failures file or the journal can't be made, UsageError when it is no journal for this.
         """
-        _raise_open_files()
+        raise_open_files()
         with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
                 batches = self._journal.gate(self._journal.recorded.sift(batches))
@@ -116,7 +115,7 @@ class UploadRun:
 
     async def _run(self, batches: Iterable[Batch]) -> None:
         loop = asyncio.get_running_loop()
-        with self._signals_taken(loop):
+        with signals_taken(loop, self._interrupted):
             drawing = loop.create_task(self._draw()) if self._display.progress else None
             try:
                 await self._upload(loop, batches)
@@ -247,18 +246,6 @@ class UploadRun:
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals_taken(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        before = {number: signal.getsignal(number) for number in _EXIT_CODES}
-        for number in _EXIT_CODES:
-            loop.add_signal_handler(number, self._interrupted, loop, number)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
-
     def _interrupted(self, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
         """Stop gently at the first signal, at once at the second; a third meets Python's own handler."""
         first = self._signal is None
@@ -272,7 +259,7 @@ class UploadRun:
             return
         if self._verifier is not None:
             self._verifier.abandon()
-        for each in _EXIT_CODES:
+        for each in EXIT_CODES:
             loop.remove_signal_handler(each)
 
     # --- what is shown ------------------------------------------------------------------------------------------------
@@ -346,7 +333,7 @@ class UploadRun:
     def _exit_code(self) -> Exit:
         tally = self._tally
         if self._signal is not None:
-            return _EXIT_CODES[self._signal]
+            return EXIT_CODES[self._signal]
         if self._unreachable is not None:
             return self._unreachable.exit_code
         if tally.ok < tally.found or tally.failed or self._lost_output or self._lost_journal:
@@ -389,11 +376,3 @@ def _response_text(result: Attempt) -> str:
 
 def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
-
-
-def _raise_open_files() -> None:
-    """Raise the limit of open files to what the system lets this process have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -74,6 +74,13 @@ def test_connection_window(tmp_path: Path) -> None:
     assert "--connections 4" in _sentence(tally)
 
 
+def test_an_answer_tells_that_the_octets_arrived(tmp_path: Path) -> None:
+    """One upload at a time, answered at once: whichever was under way when the kernel was asked is answered soon."""
+    with Raw(Answering(*OPEN, pause=0.001)) as server:
+        tally = upload(server.url, files(tmp_path, 200), concurrency=1)
+    named(tally, "server")
+
+
 def test_socket(tmp_path: Path) -> None:
     """All windows are open, and the server reads slowly."""
     with Raw(Answering(*OPEN, pause=0.002, piece=60_000)) as server:

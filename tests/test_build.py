@@ -41,7 +41,8 @@ def run(*command: str | pathlib.Path, env: dict[str, str], cwd: pathlib.Path | N
 
 def sources() -> set[str]:
     suffixes = {".py", ".pyi", ".pyx", ".pxd", ".typed"}
-    return {f"fastpost/{path.name}" for path in PACKAGE.iterdir() if path.suffix in suffixes}
+    schemas = {f"fastpost/schemas/{path.name}" for path in (PACKAGE / "schemas").iterdir()}
+    return schemas | {f"fastpost/{path.name}" for path in PACKAGE.iterdir() if path.suffix in suffixes}
 
 
 @pytest.mark.timeout(300)

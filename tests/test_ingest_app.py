@@ -78,6 +78,11 @@ def test_a_complete_body_is_answered_with_its_digest(chunks: tuple[bytes, ...], 
     assert response == (200, {b"repr-digest": b"sha-256=:" + digest + b":", b"content-length": b"0"}, b"")
 
 
+def test_a_sink_tells_no_digest_and_still_counts_octets() -> None:
+    assert Exchange(b"one", b"two").run(IngestApp(digests=False)) == (200, {b"content-length": b"0"}, b"")
+    assert Exchange(b"one", length=4).run(IngestApp(digests=False)).status == 400
+
+
 def test_without_a_store_any_path_will_do() -> None:
     assert Exchange(b"x", path=b"/../%00").run(IngestApp()).status == 200
 

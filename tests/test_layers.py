@@ -15,7 +15,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "fastpost"
 
-DATA_PLANE = "_blocked _hpack _scheduler _chunker _gather _frames _table _streams"
+DATA_PLANE = "_blocked _hpack _scheduler _chunker _payload _gather _frames _table _streams"
 
 #: From the bottom up: each module, and the modules of fastpost that it may import, for types too.
 ARROWS = {
@@ -24,9 +24,12 @@ ARROWS = {
     "_hpack": "errors",
     "_scheduler": "",  # counts of octets, neither bytes nor files
     "_chunker": "errors",  # limits, no stream ids
+    "_payload": "_chunker",
     "_gather": "_chunker",
     "_frames": "errors",
-    "_table": "_chunker errors",
+    "_table": "_chunker _payload errors",
+    "_meter": "_table",
+    "_alarm": "",
     "_blocked": "",
     "_sending": "_blocked _hpack _scheduler _chunker _gather _frames _table errors",
     "_streams": "_sending _hpack _frames _table errors",
@@ -34,7 +37,7 @@ ARROWS = {
     "media_types": "errors",
     "target": "media_types errors config",
     "connection": f"session {DATA_PLANE} target errors config",
-    "sources": "errors config",
+    "sources": "_payload errors config",
     "retry": "errors config",
     "tally": "_table sources errors",
     "feed": "sources",
@@ -54,35 +57,59 @@ ARROWS = {
     "ingest_worker": "ingest_app ingest_store",
     "ingest": "ingest_app errors",  # the worker is another process, started by its name
     "outlet": "errors",
-    "causes": "tally",
+    "servers": "",
+    "causes": "servers tally",
     "report": "causes tally errors",
     "progress": "report outlet tally",
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
-    "upload_run": "uploader processes journal verify progress report outlet tally target sources _table errors config",
+    "upload_run": "uploader processes process journal verify progress report outlet tally target sources _table "
+    "errors config",
     "__init__": "uploader _table _streams sources tally errors config",
-    "cli": "__init__ upload_run dry_run journal journal_show ingest report outlet sources errors config",
+    "process": "errors",
+    "sizes": "errors",
+    "load": "_payload _alarm sizes feed sources errors",
+    "timeline": "",
+    "measurement": "_meter _table load timeline run feed target sources tally config",
+    "hdr": "_meter",
+    "bench_report": "__init__ measurement hdr causes report tally",
+    "bench_text": "bench_report hdr report",
+    "thresholds": "errors",
+    "bootstrap": "",
+    "compare": "bench_report bootstrap errors",
+    "compare_text": "bench_report report",
+    "probe": "connection servers target config errors",
+    "probe_text": "report",
+    "bench_files": "measurement timeline hdr causes report _table",
+    "bench_view": "measurement progress outlet",
+    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline process outlet _table "
+    "errors",
+    "cli_bench": "bench_run bench_files compare compare_text probe probe_text report thresholds measurement load sizes "
+    "_payload ingest outlet config errors",
+    "cli": "cli_bench __init__ upload_run dry_run journal journal_show ingest report outlet sources errors config",
     "__main__": "cli",
 }
 
 #: Packages and modules that only the named ones may import.
 RESERVED = {
-    "h2": "session",
+    "h2": "session probe",  # probe: an instrument beside the engine
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
-    "click": "cli",
-    "rich": "cli outlet report progress",
+    "click": "cli cli_bench",
+    "rich": "cli outlet report progress bench_text compare_text",
+    "hdrh": "hdr",
     "h2corn": "ingest_worker",
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "connection feed pool run uploader processes worker upload_run ingest_worker",
-    "uvloop": "connection uploader worker upload_run ingest_worker",
-    "time": "connection digest journal pool run uploader processes upload_run",
-    "socket": "connection ingest ingest_worker",
-    "ssl": "connection ingest_worker",
+    "asyncio": "connection feed pool run uploader processes worker upload_run process load measurement bench_run "
+    "ingest_worker",
+    "uvloop": "connection uploader worker upload_run bench_run ingest_worker",
+    "time": "connection probe digest journal pool run uploader processes upload_run load measurement bench_run",
+    "socket": "connection probe ingest ingest_worker",
+    "ssl": "connection probe ingest_worker",
     "posix.time": "",
-    "libc.time": "",
+    "libc.time": "_alarm",
 }
 
 #: What a process has and a library has no business with.
@@ -91,7 +118,7 @@ PROCESS = re.compile(
 )
 
 #: Loaded by the commands that need them, never by a start.
-HEAVY = {"rich", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
+HEAVY = {"rich", "hdrh", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
 
 
 class Import(NamedTuple):

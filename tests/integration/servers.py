@@ -173,6 +173,16 @@ def h2corn(work: Path, tls: Certificates | None) -> Iterator[Server]:
         yield server
 
 
+@contextlib.contextmanager
+def delaying(work: Path) -> Iterator[Server]:
+    """Serve the application with known delays with h2corn."""
+    with (
+        _application("h2corn", work, None) as (port, start),
+        start("--bind", f"{HOST}:{port}", "--no-access-log", "delay_app:app") as server,
+    ):
+        yield server
+
+
 # --- servers in front of the digest application ---------------------------------------------------
 
 

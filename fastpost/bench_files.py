@@ -1,0 +1,120 @@
+"""What a benchmark writes while it runs: uploads (NDJSON), seconds (CSV), intervals (an HdrHistogram log)."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
+
+from fastpost import causes, hdr
+from fastpost.report import readable
+
+if TYPE_CHECKING:
+    from fastpost._table import Attempt
+    from fastpost.measurement import Measurement
+    from fastpost.timeline import Row
+
+_KEY: Final = ("connections", "concurrency", "run")
+_COLUMNS: Final = (
+    "at", "seconds", "ok", "failed", "dropped", "payload", "sent", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms",
+)  # fmt: skip
+
+
+class Paths(NamedTuple):
+    """Where to; None: nowhere."""
+
+    log: str | None = None
+    csv: str | None = None
+    hdr_log: str | None = None
+
+
+class Files:
+    """The open files, as a context manager. Raises OSError when one can't be made.
+
+    A disk that is full must not end a measurement: what can't be written is dropped from then on (`lost`).
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._open = contextlib.ExitStack()
+        #: Why something could not be written, None when all was.
+        self.lost: OSError | None = None
+        self._log: TextIO | None = None
+        self._csv: Any = None
+        self._hdr: hdr.Log | None = None
+
+    def __enter__(self) -> Files:
+        with contextlib.ExitStack() as stack:
+            if self._paths.log is not None:
+                self._log = stack.enter_context(open(self._paths.log, "w", encoding="ascii"))
+            if self._paths.csv is not None:
+                self._csv = csv.writer(stack.enter_context(open(self._paths.csv, "w", encoding="ascii", newline="")))
+                self._csv.writerow((*_KEY, *_COLUMNS, *(f"blocked_{cause}_s" for cause in causes.CAUSES)))
+            if self._paths.hdr_log is not None:
+                self._hdr = hdr.Log(stack.enter_context(open(self._paths.hdr_log, "w", encoding="ascii")))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._open.close()
+        except OSError as error:
+            self.lost = self.lost or error
+
+    @property
+    def wants_uploads(self) -> bool:
+        """True when each upload is to be told."""
+        return self._log is not None
+
+    def counted(self, one: Measurement, run: int, uploads: list[Attempt]) -> None:
+        """Write uploads that count; about 6 µs each."""
+        if self._log is None or self.lost is not None:
+            return
+        settings, begins = one.plan.settings, one.meter.begins
+        key = {"connections": settings.connections, "concurrency": settings.concurrency, "run": run}
+        lines = [json.dumps({"name": readable(each.upload.name), **_told(each, begins), **key}) for each in uploads]
+        with self._kept(self._paths.log):
+            self._log.write("\n".join(lines) + "\n")
+
+    def second(self, one: Measurement, run: int, row: Row) -> None:
+        """Write one second."""
+        if self.lost is not None:
+            return
+        settings = one.plan.settings
+        if self._csv is not None:
+            blocked = (f"{row.blocked.get(cause, 0.0):.4f}" for cause in causes.CAUSES)
+            figures = (f"{value:.4f}" if isinstance(value, float) else value for value in row[:12])
+            with self._kept(self._paths.csv):
+                self._csv.writerow((settings.connections, settings.concurrency, run, *figures, *blocked))
+        if self._hdr is not None:
+            with self._kept(self._paths.hdr_log):
+                self._hdr.add(row.at, row.seconds, one.meter.second)
+
+    def begin(self, one: Measurement, run: int) -> None:
+        """Say in the HdrHistogram log, which has no columns for it, which measurement begins."""
+        if self._hdr is not None and self.lost is None:
+            settings = one.plan.settings
+            with self._kept(self._paths.hdr_log):
+                self._hdr.comment(f"connections {settings.connections}, concurrency {settings.concurrency}, run {run}")
+
+    @contextlib.contextmanager
+    def _kept(self, path: str | None) -> Any:
+        try:
+            yield
+        except OSError as error:
+            self.lost = OSError(error.errno, error.strerror, path)
+
+
+def _told(one: Attempt, begins: float) -> dict[str, object]:
+    """Return times in milliseconds, `at` counted from the beginning of the window to the beginning of the upload."""
+    went_well = one.failure is None
+    return {
+        "at_ms": round((one.began - begins) * 1e3, 3) if one.began else None,
+        "latency_ms": round((one.finished - one.began) * 1e3, 3) if went_well else None,
+        "response_ms": round((one.finished - one.body_sent) * 1e3, 3) if went_well else None,
+        "size": one.size if one.size >= 0 else None,
+        "status": one.status or None,
+        "error": None if went_well else type(one.failure).__name__,
+        "attempts": 1 + one.retried + one.replayed,
+    }

@@ -1,0 +1,183 @@
+"""What a benchmark came to, for people: a table of the measurements, and of one of them what there is to know.
+
+Reads the JSON of `bench_report`. rich is loaded here and only to draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastpost import hdr
+from fastpost.bench_report import connections
+from fastpost.report import octets_text, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+
+_SPARKS: Final = "▁▂▃▄▅▆▇█"
+#: Columns of the sparkline and of the longest bar, rows of the histogram.
+_SPARKLINE: Final = 60
+_BAR: Final = 40
+_BARS: Final = 12
+#: Parts of the blocked time that are worth a word.
+_SHOWN: Final = 0.01
+_NAMES: Final = {"p999": "p99.9", "p9999": "p99.99"}
+
+
+def drawn(report: dict[str, Any], console: Console) -> str:
+    """Return the text as rich draws it on that console."""
+    measurements = report["measurements"]
+    with console.capture() as captured:
+        console.print(_heading(report), soft_wrap=True)
+        if len(measurements) > 1:
+            console.print(_table(measurements))
+            if report["knee"] is not None:
+                console.print(_knee(report["knee"]), soft_wrap=True)
+        chosen = _chosen(report)
+        for line in _lines(chosen):
+            console.print(line, soft_wrap=True)
+        if chosen["uploads"]["ok"]:
+            console.print(_histogram(chosen))
+    return captured.get()
+
+
+def _heading(report: dict[str, Any]) -> str:
+    load = report["load"]
+    what = f"files of {load['from']}" if load["from"] else f"{load['size']} each"
+    kind = (
+        f"open loop, {load['rate']:,g} uploads/s, latency from the scheduled moment"
+        if load["loop"] == "open"
+        else "closed loop, latency from each upload's own start"
+    )
+    return f"{'target':<12}{report['method']} {safe(report['target'])}\n{'load':<12}{safe(what)} · {kind}"
+
+
+def _table(measurements: Sequence[dict[str, Any]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    names = ("conns", "in flight", "run", "uploads/s", "MB/s", "p50 ms", "p99 ms", "max ms", "failed", "")
+    for name in names:
+        table.add_column(name, justify="right")
+    for one in measurements:
+        latency = one["latency_ms"]
+        table.add_row(
+            str(one["connections"]),
+            f"{one['concurrency']:,}",
+            str(one["run"]),
+            f"{one['uploads']['rate']:,.0f}",
+            f"{one['bytes']['rate'] / 1e6:,.1f}",
+            *(_ms(latency[name]) for name in ("p50", "p99", "max")),
+            f"{one['uploads']['failed']:,}",
+            "lower bound" if one["client"]["lower_bound"] else "",
+        )
+    return table
+
+
+def _knee(knee: dict[str, Any]) -> str:
+    return (
+        f"{'knee':<12}{knee['concurrency']:,} in flight on {connections(knee['connections'])}: the fewest that reach "
+        "95 % of the best rate; more of them only wait longer"
+    )
+
+
+def _chosen(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the measurement to tell all of: the knee's, else the one with the best rate."""
+    measurements: list[dict[str, Any]] = report["measurements"]
+    knee = report["knee"]
+    if knee is not None:
+        at = [one for one in measurements if all(one[name] == knee[name] for name in ("connections", "concurrency"))]
+        return at[0]
+    return max(measurements, key=lambda one: float(one["uploads"]["rate"]))
+
+
+def _lines(one: dict[str, Any]) -> list[str]:
+    uploads, octets = one["uploads"], one["bytes"]
+    counted = f"{uploads['ok']:,} ok · {uploads['failed']:,} failed"
+    if uploads["dropped"]:
+        counted += f" · {uploads['dropped']:,} dropped (--max-in-flight)"
+    rows = [
+        ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}"),
+        ("uploads", f"{counted} in {one['seconds']:,.2f} s"),
+        ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
+        ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),
+        ("latency", _percentiles(one["latency_ms"])),
+        ("response", _percentiles(one["response_ms"]) + " (from the last octet sent)"),
+        ("status", " · ".join(f"{status} × {count:,}" for status, count in one["status"].items())),
+        ("errors", " · ".join(f"{error} × {count:,}" for error, count in one["errors"].items())),
+        *(("", f"  {cause}: {message}") for cause, message in one["examples"].items()),
+        ("server", _peer(one["peer"])),
+        ("waited for", _waited(one["blocked_s"])),
+        ("limit", one["limited_by"]["sentence"] if one["limited_by"] else ""),
+        ("fairness", f"{one['fairness']['jain']:.4f} (Jain's index)" if one["fairness"]["jain"] is not None else ""),
+        ("client", one["client"]["sentence"] or f"{one['client']['busy']:.0%} of a core"),
+        ("by second", _sparkline([row["ok"] / row["seconds"] for row in one["timeline"]])),
+    ]
+    attempts = one["attempts"]
+    if any(attempts.values()):
+        rows.insert(7, ("repeated", f"{attempts['retried']:,} retried · {attempts['replayed']:,} replayed"))
+    return [f"{label:<12}{safe(text)}" for label, text in rows if text]
+
+
+def _percentiles(values: dict[str, float | None]) -> str:
+    if values["max"] is None:
+        return "nothing ended"
+    return " · ".join(f"{_NAMES.get(name, name)} {_ms(value)}" for name, value in values.items()) + " ms"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def _peer(peer: dict[str, Any]) -> str:
+    settings = " · ".join(f"{name} {value:,}" for name, value in peer["settings"].items())
+    return f"{peer['server'] or 'gives no name'} · {settings}" if settings else peer["server"]
+
+
+def _waited(blocked: dict[str, float]) -> str:
+    total = sum(blocked.values())
+    if not total:
+        return ""
+    parts = sorted(((waited / total, cause) for cause, waited in blocked.items()), reverse=True)
+    return " · ".join(f"{cause.replace('_', ' ')} {share:.0%}" for share, cause in parts if share >= _SHOWN)
+
+
+def _sparkline(rates: Sequence[float]) -> str:
+    """Return one character for each second, or for several: from 0 to the largest."""
+    if len(rates) < 2:
+        return ""
+    step = -(-len(rates) // _SPARKLINE)
+    means = [sum(rates[at : at + step]) / len(rates[at : at + step]) for at in range(0, len(rates), step)]
+    most = max(means) or 1.0
+    sparks = "".join(_SPARKS[min(int(mean / most * len(_SPARKS)), len(_SPARKS) - 1)] for mean in means)
+    return f"{sparks} {min(rates):,.0f} to {max(rates):,.0f} uploads/s"
+
+
+def _histogram(one: dict[str, Any]) -> Table:
+    """Return latencies in classes that double, each with a bar."""
+    from rich.table import Table
+
+    decoded = hdr.decoded(one["histogram"]["latency"])
+    total = decoded.get_total_count()
+    first = max(decoded.get_value_at_percentile(0.1), 1)
+    last = decoded.get_max_value()
+    factor = max((last / first) ** (1 / _BARS), 1.05)
+    bounds = [first * factor ** (step + 1) for step in range(_BARS)]
+    counts = [0] * _BARS
+    for item in decoded.get_recorded_iterator():
+        place = next((at for at, bound in enumerate(bounds) if item.value_iterated_to <= bound), _BARS - 1)
+        counts[place] += item.count_added_in_this_iter_step
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_column()
+    for bound, count in zip(bounds, counts, strict=True):
+        bar = "█" * round(count / max(counts) * _BAR) or ("▏" if count else "")
+        table.add_row(f"≤ {_ms(bound / 1e3)} ms", f"{count / total:.1%}" if count else "", bar)
+    return table

@@ -1,0 +1,397 @@
+"""The commands that measure: options in, plans out. What a process has (streams, environment) comes from `cli`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from fastpost.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fastpost.config import Settings
+    from fastpost.measurement import Plan
+    from fastpost.outlet import Outlet
+
+    _SecondsType = click.ParamType[float]
+    _NumbersType = click.ParamType[tuple[int | str, ...]]
+else:
+    _SecondsType = _NumbersType = click.ParamType
+
+_SECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_FILE: Final = click.Path(dir_okay=False, writable=True)
+#: Options of `upload` that mean the same to whoever measures: how a server is reached and what requests carry.
+LIKE_UPLOAD: Final = frozenset(
+    {
+        "method",
+        "schedule",
+        "header",
+        "content_type",
+        "cacert",
+        "cert",
+        "key",
+        "insecure",
+        "connect_timeout",
+        "stall_timeout",
+        "retries",
+        "retry_delay",
+    }
+)
+#: Those of them that a single upload has no use for.
+_OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay"})
+_DURATION: Final = 10.0
+_WARM_UP: Final = 1.0
+
+
+class Process(NamedTuple):
+    """What `cli` lends to a command: its streams, and tracebacks with -vv."""
+
+    outlets: Callable[[], tuple[Outlet, Outlet]]
+    traced: Callable[[int], contextlib.AbstractContextManager[None]]
+
+
+class _Seconds(_SecondsType):
+    """Seconds as 30, 30s, 500ms, 2m or 1h."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = _SECONDS.fullmatch(value.strip())
+        if found is None:
+            self.fail(f"{value!r} is no time: write 30s, 500ms, 2m or 1h", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+class _Share(_SecondsType):
+    """A share as 5% or 0.05."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)", value.strip())
+        if found is None:
+            self.fail(f"{value!r} is no share: write 5% or 0.05", param, ctx)
+        return float(found[1]) / (100 if found[2] else 1)
+
+
+class _Numbers(_NumbersType):
+    """One number from 1 on, or a list of them with commas; also `word`, when there is one."""
+
+    name = "numbers"
+
+    def __init__(self, word: str = "") -> None:
+        self._word = word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | str, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        for part in parts:
+            if part != self._word and (not part.isdecimal() or not int(part)):
+                self.fail(f"{part!r} is no number from 1 on: write 50, or a list like 1,10,50", param, ctx)
+        return tuple(part if part == self._word else int(part) for part in parts)
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option(
+    "-c",
+    "--concurrency",
+    metavar="N[,N...]",
+    type=_Numbers(),
+    default="50",
+    show_default=True,
+    help="Uploads in flight, over all connections; a list measures each (closed loop).",
+)
+@click.option(
+    "--rate", metavar="N", type=float, help="Open loop: begin so many uploads a second, whatever became of the others."
+)
+@click.option(
+    "--max-in-flight", metavar="N", type=int, help="With --rate: more than these are dropped.  [default: 1000]"
+)
+@click.option(
+    "--connections",
+    metavar="N[,N...]",
+    type=_Numbers("auto"),
+    default="1",
+    show_default=True,
+    help="Connections to the server, or auto; a list measures each.",
+)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End with so many uploads.")
+@click.option(
+    "--duration", metavar="TIME", type=_Seconds(), help="End after 30s, 5m, …  [default: 10s without --count]"
+)
+@click.option(
+    "--warm-up", metavar="TIME", type=_Seconds(), help="Before anything counts.  [default: 1s, with --count none]"
+)
+@click.option(
+    "--size",
+    metavar="SIZE",
+    help="Of an upload: 4KiB; 1KiB..1MiB, each factor of two equally often; 4KiB:80,1MiB:20 with weights.  "
+    "[default: 4KiB]",
+)
+@click.option(
+    "--from",
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Names, sizes and order of the files in DIR, again and again.",
+)
+@click.option("--with-content", is_flag=True, help="With --from: send the files, not octets from memory.")
+@click.option("--runs", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Measure N times.")
+@click.option(
+    "--fail-if", metavar="'p99>50ms'", multiple=True, help="Exit with 5 when it holds: rate<1000, failed>0, max>1s, …"
+)
+@click.option("--log", metavar="FILE", type=_FILE, help="Write every upload to FILE, one JSON object a line.")
+@click.option("--csv", metavar="FILE", type=_FILE, help="Write every second to FILE.")
+@click.option("--hdr-log", metavar="FILE", type=_FILE, help="Write an HdrHistogram log, one interval a second.")
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of the report on stdout.",
+)
+@click.option("--progress/--no-progress", default=None, help="A live view; default: when stderr is a terminal.")
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only; JSON is printed all the same.")
+@click.pass_obj
+def bench(process: Process, /, verbose: int, **options: Any) -> int:
+    """Measure how fast a server takes uploads.
+
+    Without URL the embedded server is measured. The payload comes from memory, not from a disk. A URL that ends in /
+    gets names that come again: fastpost-bench-0.bin and so on. Exit code 5: a --fail-if holds.
+    """
+    with process.traced(verbose):
+        return _bench(process, **options)
+
+
+@click.command()
+@click.argument("before", metavar="A.json", type=click.Path(exists=True, dir_okay=False))
+@click.argument("after", metavar="B.json", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--fail-if-slower",
+    metavar="SHARE",
+    type=_Share(),
+    help="Exit with 5 when a figure is shown to be slower by more than this, 5% say.",
+)
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what is printed.",
+)
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+@click.pass_obj
+def compare(
+    process: Process, /, before: str, after: str, fail_if_slower: float | None, output_format: str, verbose: int
+) -> int:
+    """Compare two reports of fastpost bench --output-format json.
+
+    Rate, throughput and percentiles, each with its change, a 95 % confidence interval and a verdict: faster, slower, or
+    no difference shown. Make both with --runs 5. Exit code 5: something is slower than --fail-if-slower allows.
+    """
+    with process.traced(verbose):
+        return _compare(process, before, after, fail_if_slower, output_format == "json")
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "--budget", metavar="SIZE", default="16MiB", show_default=True, help="Upload at most so many octets to find out."
+)
+@click.option(
+    "--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stdout."
+)
+@click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
+@click.pass_obj
+def probe(process: Process, /, url: str, budget: str, output_format: str, verbose: int, **network: Any) -> int:
+    """Tell what a server advertises, and the ceiling that follows from it.
+
+    Times to connect, SETTINGS, windows and how it opens them, round trip, and window ÷ round trip for 1 to 8
+    connections. Makes one upload.
+    """
+    with process.traced(verbose):
+        return _probe(process, url, budget, output_format == "json", network)
+
+
+def _probe(process: Process, url: str, budget: str, as_json: bool, network: dict[str, Any]) -> int:
+    import json
+
+    from fastpost import probe, probe_text, report, sizes
+
+    try:
+        octets = sizes.octets(budget)
+    except UsageError as error:
+        raise UsageError(f"--budget: {error}") from None
+    out, _ = process.outlets()
+    found = probe.Probe(_settings(url, 1, 1, network), octets).look()
+    if as_json:
+        out.write(json.dumps(found) + "\n")
+    else:
+        rows = probe_text.rows(found)
+        out.write(report.drawn(rows, out.console()) if out.terminal else report.plain(rows))
+    return Exit.OK
+
+
+def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
+    """Return a command by its name. Those that reach a server have the options of `upload` (`like`) for that."""
+    found = {"bench": bench, "compare": compare, "probe": probe}[name]
+    own = {option.name for option in found.params}
+    if found is not compare:
+        alike = LIKE_UPLOAD - own - (_OF_A_RUN if found is probe else frozenset())
+        found.params += [option for option in like if option.name in alike]
+    return found
+
+
+def _compare(process: Process, before: str, after: str, limit: float | None, as_json: bool) -> int:
+    import json
+
+    from fastpost import compare, compare_text
+
+    out, err = process.outlets()
+    comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
+    out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
+    missed = [] if limit is None else compare.slower(comparison, limit)
+    for told in missed:
+        err.write(f"fastpost: slower than --fail-if-slower {limit:.1%} allows: {told}\n")
+    return Exit.THRESHOLD_MISSED if missed else Exit.OK
+
+
+def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | None, **options: Any) -> int:
+    from fastpost import thresholds
+    from fastpost.bench_files import Paths
+    from fastpost.bench_run import BenchRun, Shown
+
+    fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
+    paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"))
+    json = options.pop("output_format") == "json"
+    out, err = process.outlets()
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            url = stack.enter_context(_embedded(None if quiet else err))
+        plans, load = _plans(url, **options)
+        shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
+        return BenchRun(plans, load, shown, out, err, paths=paths, fail_if=fail_if).execute()
+
+
+def _plans(
+    url: str,
+    *,
+    concurrency: tuple[int, ...],
+    connections: tuple[int | str, ...],
+    rate: float | None,
+    max_in_flight: int | None,
+    count: int | None,
+    duration: float | None,
+    warm_up: float | None,
+    runs: int,
+    size: str | None,
+    folder: str | None,
+    with_content: bool,
+    **network: Any,
+) -> tuple[list[tuple[Plan, int]], dict[str, object]]:
+    """Return what to measure, each with the number of its run, and the same in words for the report."""
+    from fastpost import load, sizes
+    from fastpost._payload import Payload
+    from fastpost.measurement import Plan
+
+    _check(rate, max_in_flight, count, duration, size, folder, with_content)
+    if count is None and duration is None:
+        duration = _DURATION
+    if warm_up is None:
+        warm_up = 0.0 if count is not None else _WARM_UP
+    in_flight = concurrency if rate is None else (max_in_flight or 1000,)
+    payload = None if with_content else Payload()
+    drawn = sizes.parse(size or "4KiB")
+
+    def batches() -> Iterator[Any]:
+        if folder is not None:
+            return load.replayed(folder, payload)
+        assert payload is not None
+        # Twice as many names as uploads in flight: no two of one name meet.
+        return load.made_up(drawn, payload, max(2 * max(in_flight), 1000))
+
+    plans = [
+        (
+            Plan(
+                settings=_settings(url, most, number, network),
+                batches=batches,
+                rate=rate,
+                count=count,
+                duration=duration,
+                warm_up=warm_up,
+            ),
+            run,
+        )
+        for run in range(1, runs + 1)
+        for number in connections
+        for most in in_flight
+    ]
+    return plans, {
+        "loop": "closed" if rate is None else "open",
+        "rate": rate,
+        "count": count,
+        "duration_s": duration,
+        "warm_up_s": warm_up,
+        "size": None if folder is not None else (size or "4KiB"),
+        "from": folder,
+        "with_content": with_content,
+        "runs": runs,
+    }
+
+
+def _settings(url: str, concurrency: int, connections: int | str, network: dict[str, Any]) -> Settings:
+    import pathlib
+
+    from fastpost.config import Settings
+
+    files = {name: pathlib.Path(network[name]) if network[name] else None for name in ("cacert", "cert", "key")}
+    fields = network["header"]
+    rest = {name: value for name, value in network.items() if name not in ("header", *files)}
+    return Settings(to=url, concurrency=concurrency, connections=connections, fields=fields, **files, **rest)  # type: ignore[arg-type]
+
+
+def _check(
+    rate: float | None,
+    max_in_flight: int | None,
+    count: int | None,
+    duration: float | None,
+    size: str | None,
+    folder: str | None,
+    with_content: bool,
+) -> None:
+    """Refuse what can't be meant together."""
+    if rate is not None and not 0 < rate <= 1e6:
+        raise UsageError("--rate is a number of uploads a second, above 0 and up to 1000000")
+    if max_in_flight is not None and rate is None:
+        raise UsageError("--max-in-flight belongs to --rate: a closed loop has --concurrency")
+    if count is not None and duration is not None:
+        raise UsageError("--count and --duration both say when to end: leave one of them out")
+    if duration is not None and duration <= 0:
+        raise UsageError("--duration must be more than 0")
+    if folder is not None and size is not None:
+        raise UsageError("--from takes the sizes from the folder: leave out --size")
+    if with_content and folder is None:
+        raise UsageError("--with-content belongs to --from DIR: the folder whose files are sent")
+
+
+@contextlib.contextmanager
+def _embedded(err: Outlet | None) -> Iterator[str]:
+    """Run the embedded server; gives its URL."""
+    from fastpost.ingest import Ingest
+
+    if err is not None:
+        err.write("fastpost: no URL: measuring the embedded server on loopback, which drops every upload\n")
+    with Ingest(digests=False) as server:
+        yield server.url

@@ -1,0 +1,205 @@
+"""Two reports of `fastpost bench`: what changed, by how much, and whether that is shown or may be chance."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from fastpost import bench_report, bootstrap
+from fastpost.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Measured = Mapping[str, Any]
+
+SCHEMA: Final = "fastpost.compare/1"
+
+#: Parts of a run that stand for runs when there are fewer than three.
+_PARTS: Final = 5
+_PERCENTILES: Final = ("p50", "p90", "p99")
+_SAME: Final = "no difference shown"
+
+Verdict = Literal["faster", "slower", "no difference shown"]
+
+
+class Figure(NamedTuple):
+    """One compared figure; `change`, `low` and `high` are relative, None when there is too little to tell.
+
+    `before` and `after` are uploads or octets a second, or milliseconds.
+    """
+
+    figure: str
+    before: float
+    after: float
+    change: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    def slower_by(self) -> float:
+        """Return by how much it is shown to be slower, 0.0 when it isn't."""
+        return abs(self.change or 0.0) if self.verdict == "slower" else 0.0
+
+
+def load(path: str) -> dict[str, Any]:
+    """Read a report. Raises UsageError when it is none, OSError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            report = json.load(file)
+        if report["schema"] != bench_report.SCHEMA or not report["measurements"]:
+            raise ValueError(report["schema"])
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UsageError(
+            f"{path} is no report of {bench_report.SCHEMA}: make one with fastpost bench --output-format json > FILE"
+        ) from None
+    loaded: dict[str, Any] = report
+    return loaded
+
+
+def compared(before: Measured, after: Measured, names: tuple[str, str], level: float = 0.95) -> dict[str, Any]:
+    """Return the comparison of schema fastpost.compare/1. Raises UsageError when there is nothing to compare.
+
+    Args:
+        before: a report.
+        after: the other one.
+        names: what to call them: their files.
+        level: of confidence.
+    """
+    old, new = _grouped(before), _grouped(after)
+    common = [key for key in old if key in new]
+    if not common:
+        raise UsageError(
+            f"nothing to compare: {names[0]} has {_listed(old)}, {names[1]} has {_listed(new)}: "
+            "measure both with the same --concurrency and --connections"
+        )
+    scheduled = before["load"]["loop"] == after["load"]["loop"] == "open"
+    return {
+        "schema": SCHEMA,
+        "level": level,
+        "before": _side(before, names[0]),
+        "after": _side(after, names[1]),
+        "differences": differences(before, after),
+        "comparisons": [_comparison(key, old[key], new[key], scheduled, level) for key in common],
+    }
+
+
+def differences(before: Measured, after: Measured) -> list[str]:
+    """Return in words how the two loads, machines and targets differ: then more than the server may have changed."""
+    found = [
+        f"{name.removesuffix('_s').replace('_', '-')}: {before['load'][name]} and {after['load'][name]}"
+        for name in ("loop", "rate", "size", "from", "with_content", "warm_up_s")
+        if before["load"][name] != after["load"][name]
+    ]
+    if before["method"] != after["method"]:
+        found.append(f"method: {before['method']} and {after['method']}")
+    if before["machine"] != after["machine"]:
+        found.append("machine: the two were not measured from the same one")
+    if any(one["client"]["lower_bound"] for report in (before, after) for one in report["measurements"]):
+        found.append("client: fastpost itself was the limit in some of them; a faster server would not show")
+    return found
+
+
+def _side(report: Measured, name: str) -> dict[str, object]:
+    return {"file": name, "began": report["began"], "target": report["target"], "fastpost": report["fastpost"]}
+
+
+def _grouped(report: Measured) -> dict[tuple[int | str, int], list[Measured]]:
+    """Return the measurements by connections and concurrency: several runs of one stand together."""
+    groups: dict[tuple[int | str, int], list[Measured]] = {}
+    for one in report["measurements"]:
+        if one["uploads"]["ok"]:
+            groups.setdefault((one["connections"], one["concurrency"]), []).append(one)
+    return groups
+
+
+def _listed(groups: Mapping[tuple[int | str, int], object]) -> str:
+    return ", ".join(map(_setting, groups)) or "no upload that went well"
+
+
+def _setting(key: tuple[int | str, int]) -> str:
+    return f"{key[1]} in flight on {bench_report.connections(key[0])}"
+
+
+def _comparison(
+    key: tuple[int | str, int], old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
+) -> dict[str, Any]:
+    """Compare one setting. With three runs on both sides they are what varies; else the parts of the runs."""
+    several = min(len(old), len(new)) >= bootstrap.LEAST
+    units = (lambda one: [one]) if several else parts
+    before, after = ([unit for one in side for unit in units(one)] for side in (old, new))
+    figures = [
+        _figure(name, read, before, after, old, new, level)
+        for name, read in _READERS.items()
+        if not (scheduled and name in ("rate", "throughput"))  # then they are what was asked for
+    ]
+    return {
+        "connections": key[0],
+        "concurrency": key[1],
+        "runs": [len(old), len(new)],
+        "by": "runs" if several else "parts",
+        "figures": [figure._asdict() for figure in figures],
+    }
+
+
+def _figure(
+    name: str,
+    read: Callable[[Measured], float],
+    before: Sequence[Measured],
+    after: Sequence[Measured],
+    old: Sequence[Measured],
+    new: Sequence[Measured],
+    level: float,
+) -> Figure:
+    """Compare one figure by the units in `before` and `after`; the runs themselves give what is told of each side."""
+    change = bootstrap.change([read(unit) for unit in before], [read(unit) for unit in after], level)
+    mine, theirs = (sum(map(read, side)) / len(side) for side in (old, new))
+    if change is None:
+        return Figure(name, mine, theirs, None, None, None, _SAME)
+    verdict: Verdict = _SAME
+    if change.shown:
+        more_is_better = name in ("rate", "throughput")
+        verdict = "faster" if (change.change > 0) == more_is_better else "slower"
+    relative, low, high = (round(value, 6) for value in change)
+    return Figure(name, mine, theirs, relative, low, high, verdict)
+
+
+def _percentile(name: str) -> Callable[[Measured], float]:
+    return lambda one: float(one["latency_ms"][name] or 0.0)
+
+
+_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], float]]] = {
+    "rate": lambda one: float(one["uploads"]["rate"]),
+    "throughput": lambda one: float(one["bytes"]["rate"]),
+    **{name: _percentile(name) for name in _PERCENTILES},
+}
+
+
+def parts(one: Measured) -> list[Measured]:
+    """Return equal parts of a run by its timeline, as if each were a run; none when it has fewer than five rows."""
+    # The last row may be a sliver.
+    rows = [row for row in one["timeline"] if row["ok"] and row["seconds"] >= 0.5 * one["timeline"][0]["seconds"]]
+    if len(rows) < _PARTS:
+        return []
+    bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
+    return [_part(rows[begin:end]) for begin, end in itertools.pairwise(bounds)]
+
+
+def _part(rows: Sequence[Measured]) -> Measured:
+    took = sum(row["seconds"] for row in rows)
+    return {
+        "uploads": {"rate": sum(row["ok"] for row in rows) / took},
+        "bytes": {"rate": sum(row["payload"] for row in rows) / took},
+        "latency_ms": {name: sum(row[name] for row in rows) / len(rows) for name in _PERCENTILES},
+    }
+
+
+def slower(comparison: Mapping[str, Any], limit: float) -> list[str]:
+    """Return in words what is shown to be slower by more than `limit` (0.05: 5 %)."""
+    return [
+        f"{figure.figure} {figure.change or 0.0:+.1%} with {_setting((one['connections'], one['concurrency']))}"
+        for one in comparison["comparisons"]
+        for figure in (Figure(**values) for values in one["figures"])
+        if figure.slower_by() > limit
+    ]

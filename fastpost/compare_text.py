@@ -1,0 +1,64 @@
+"""A comparison for people. Reads the JSON of `compare`; rich is loaded here and only to draw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastpost.bench_report import connections
+from fastpost.report import safe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+_STYLES: Final = {"faster": "green", "slower": "red"}
+_SCALES: Final = {"rate": (1.0, "uploads/s"), "throughput": (1e6, "MB/s")}
+
+
+def drawn(comparison: Mapping[str, Any], console: Console) -> str:
+    """Return the text as rich draws it on that console."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    with console.capture() as captured:
+        for name in ("before", "after"):
+            side = comparison[name]
+            text = f"{name:<12}{side['file']} · {side['target']} · {side['began']}"
+            console.print(safe(text), soft_wrap=True)
+        for difference in comparison["differences"]:
+            console.print(f"{'differs':<12}{safe(difference)}", style="yellow", soft_wrap=True)
+        for one in comparison["comparisons"]:
+            console.print(_heading(one), soft_wrap=True)
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            table.add_column("")
+            for name in ("before", "after", f"change ({comparison['level']:.0%} interval)"):
+                table.add_column(name, justify="right")
+            table.add_column("verdict")
+            for figure in one["figures"]:
+                verdict = Text(figure["verdict"], _STYLES.get(figure["verdict"], ""))
+                table.add_row(*_cells(figure), verdict)
+            console.print(table)
+    return captured.get()
+
+
+def _heading(one: Mapping[str, Any]) -> str:
+    runs = " and ".join(map(str, one["runs"]))
+    text = f"{one['concurrency']:,} in flight on {connections(one['connections'])}, {runs} runs"
+    if one["by"] == "parts":
+        text += ": seen is how they vary within a run, not from run to run; --runs 5 gives a verdict to trust"
+    return text
+
+
+def _cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    scale, unit = _SCALES.get(figure["figure"], (1.0, "ms"))
+    before, after = (_number(figure[side] / scale) for side in ("before", "after"))
+    name = f"{figure['figure']} {unit}"
+    if figure["change"] is None:
+        return name, before, after, "too little to tell"
+    return name, before, after, f"{figure['change']:+.1%} ({figure['low']:+.1%} … {figure['high']:+.1%})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"

@@ -1,0 +1,173 @@
+"""What a benchmark uploads, and when: batches without end, and the clock of an open loop.
+
+A closed loop needs no clock: like an upload of files it begins the next upload when one has ended, so a slow server is
+asked less often. An open loop begins each upload when it is due, whatever became of those before; what the server, or
+this process, is late with counts in the latency, because that is counted from the moment the upload was due.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import random
+import time
+import typing
+
+from fastpost._alarm import Alarm
+from fastpost.errors import NothingMatched
+from fastpost.feed import Feed
+from fastpost.sources import Batch, Upload, walk
+
+if typing.TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fastpost._payload import Payload
+    from fastpost.sizes import Sizes
+
+#: Uploads in a batch.
+_BATCH = 256
+#: Octets between the beginnings of two uploads in the payload: a prime, so that contents differ.
+_STRIDE = 1_000_003
+#: Seconds between two looks at what is due, at least: what falls due within them leaves together.
+_TICK = 0.0001
+#: Seconds until the next look when nothing was in stock.
+_STARVED = 0.001
+#: Uploads in stock below which the walk is asked for more.
+_STOCK_LOW = 1024
+
+
+def made_up(sizes: Sizes, payload: Payload, names: int, seed: int = 1) -> Iterator[Batch]:
+    """Yield uploads of such sizes without end; the same ones for the same seed.
+
+    Their names come again after `names` of them, so that a server which stores them is not filled.
+    """
+    rng = random.Random(seed)
+    taken = itertools.cycle([b"fastpost-bench-%d.bin" % number for number in range(names)])
+    start = 0
+    while True:
+        batch = Batch()
+        for size, name in zip(sizes.draw(rng, _BATCH), taken, strict=False):
+            batch.uploads.append(Upload(b"", name, size, content=payload.excerpt(start, size)))
+            start += _STRIDE
+        yield batch
+
+
+def replayed(folder: str, payload: Payload | None) -> Iterator[Batch]:
+    """Yield the files of a folder, in the order of the walk, again and again; of what can't be uploaded, nothing.
+
+    With a payload only their names and sizes are taken, and its octets are sent. Raises NothingMatched.
+    """
+    start = 0
+    for turn in itertools.count():
+        found = 0
+        for batch in walk([folder], sizes=payload is not None):
+            batch.rejected.clear()
+            batch.skipped = 0
+            if payload is not None:
+                for upload in batch.uploads:
+                    upload.content = payload.excerpt(start, max(upload.size, 0))
+                    start += _STRIDE
+            found += len(batch.uploads)
+            yield batch
+        if not found:
+            raise NothingMatched(
+                f"--from {folder}: no file in it to take sizes from"
+                if turn == 0
+                else f"--from {folder}: it was emptied"
+            )
+
+
+def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """Yield the first `count` uploads."""
+    for batch in batches:
+        del batch.uploads[count:]
+        count -= len(batch.uploads)
+        yield batch
+        if not count:
+            return
+
+
+class OpenLoop:
+    """Brings uploads to a run by the clock, one every 1 ÷ rate seconds.
+
+    Args:
+        rate: uploads a second.
+        most: uploads in flight above which those that fall due are dropped.
+    """
+
+    def __init__(self, rate: float, most: int) -> None:
+        self.exhausted = False
+        #: Uploads brought that have not ended (`ended`).
+        self.in_flight = 0
+        #: Uploads that fell due while as many as allowed were in flight; they are never sent.
+        self.dropped = 0
+        self._rate = rate
+        self._most = most
+        self._stock: collections.deque[Upload] = collections.deque()
+        self._due = 0
+        self._began = 0.0
+
+    def start(
+        self,
+        batches: Iterable[Batch],
+        loop: asyncio.AbstractEventLoop,
+        arrived: Callable[[Batch | None, BaseException | None], None],
+    ) -> OpenLoop:
+        """Begin; the first upload is due now. Returns itself, as what feeds a run."""
+        self._loop = loop
+        self._arrived = arrived
+        self._feed = Feed(batches, loop, self._stocked)
+        self._alarm = Alarm()
+        loop.add_reader(self._alarm.fd, self._look)
+        self._began = time.monotonic()
+        self._alarm.set(self._began)
+        return self
+
+    def release(self) -> None:
+        """Do nothing: nobody is asked whether there is room."""
+
+    def stop(self) -> None:
+        """Bring nothing more."""
+        if self._alarm.fd >= 0:
+            self._loop.remove_reader(self._alarm.fd)
+            self._alarm.close()
+        self._feed.stop()
+
+    def ended(self, count: int) -> None:
+        """So many of those in flight have ended."""
+        self.in_flight -= count
+
+    def _stocked(self, batch: Batch | None, failure: BaseException | None) -> None:
+        if failure is not None:
+            self._arrived(None, failure)
+        elif batch is not None:
+            self._stock.extend(batch.uploads)
+
+    def _look(self) -> None:
+        """Bring what has fallen due; what is not in stock yet stays due."""
+        self._alarm.take()
+        now = time.monotonic()
+        until = int((now - self._began) * self._rate)
+        batch = Batch()
+        while self._due <= until:
+            if self.in_flight >= self._most:
+                self.dropped += 1
+            elif self._stock:
+                upload = self._stock.popleft()
+                upload.due = self._began + self._due / self._rate
+                batch.uploads.append(upload)
+                self.in_flight += 1
+            else:
+                break
+            self._due += 1
+        starved = self._due <= until
+        self._alarm.set(now + _STARVED if starved else max(self._began + self._due / self._rate, now + _TICK))
+        if len(self._stock) < _STOCK_LOW:
+            self._feed.release()
+        if batch.uploads:
+            self._arrived(batch, None)
+        if self._feed.exhausted and not self._stock and not self.exhausted:
+            self.exhausted = True
+            self.stop()
+            self._arrived(None, None)

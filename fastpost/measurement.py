@@ -1,0 +1,235 @@
+"""One measured run: an endless load, a warm-up that isn't counted, a window that is, by the second."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastpost import load
+from fastpost import target as targets
+from fastpost._meter import Meter
+from fastpost.feed import Feed
+from fastpost.run import Run
+from fastpost.tally import Tally
+from fastpost.timeline import Row, Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fastpost._table import Attempt
+    from fastpost.config import Settings
+    from fastpost.sources import Batch
+
+    OnCounted = Callable[["Measurement", list[Attempt]], None]
+    OnSecond = Callable[["Measurement", Row], None]
+
+#: Seconds that uploads in flight have to end when the window is over: they count no more, but a server that is left in
+#: the midst of an upload may have something to clear up.
+_GRACE: Final = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured. Times are in seconds.
+
+    Attributes:
+        settings: where to and how; its concurrency is that of a closed loop, the most in flight of an open one.
+        batches: begins the load, which has no end.
+        rate: uploads a second of an open loop; None: a closed one.
+        count: the window ends with so many uploads; None: with the duration.
+        duration: of the window.
+        warm_up: before the window.
+    """
+
+    settings: Settings
+    batches: Callable[[], Iterator[Batch]]
+    rate: float | None = None
+    count: int | None = None
+    duration: float | None = None
+    warm_up: float = 0.0
+
+
+class Reading(NamedTuple):
+    """What stood where at one moment. Octets, uploads, seconds.
+
+    `busy` is the CPU time of the thread that moves the octets, `cpu` that of the process, `queued` how long that thread
+    was ready and got no core.
+    """
+
+    at: float
+    sent: int
+    dropped: int
+    blocked: dict[str, float]
+    busy: float
+    cpu: float
+    queued: float
+
+
+class _Counts(Tally):
+    """A tally without what grows with the number of uploads: those are the meter's."""
+
+    def add(self, results: Sequence[Attempt]) -> None:
+        """Leave it to the meter, which knows what counts."""
+
+    def fail(self, one: Attempt) -> None:
+        """Count the cause of a failure that counts."""
+        assert one.failure is not None
+        self._fail(one.upload.name, one.failure)
+
+
+class Measurement:
+    """Measures once.
+
+    Args:
+        plan: what. Raises UsageError when its target can't be meant.
+        on_counted: called with the uploads that count, as they end.
+        on_second: called with each row of the timeline; `meter.second` is that second's latencies.
+    """
+
+    def __init__(self, plan: Plan, *, on_counted: OnCounted | None = None, on_second: OnSecond | None = None) -> None:
+        settings = plan.settings
+        parsed = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
+        self.plan = plan
+        #: Uploads overwrite each other here, on purpose: nothing is to watch their names.
+        self.target = dataclasses.replace(parsed, unique=True)
+        self.meter = Meter(plan.count or 0)
+        self.tally = _Counts()
+        self.timeline = Timeline()
+        self.peer_settings: dict[str, int] = {}
+        #: The readings at both ends of the window; None as long as it has not begun, or not ended.
+        self.first: Reading | None = None
+        self.last: Reading | None = None
+        #: The measurement was ended from outside.
+        self.interrupted = False
+        self._on_counted = on_counted
+        self._on_second = on_second
+        self._open_loop = load.OpenLoop(plan.rate, settings.concurrency) if plan.rate is not None else None
+        self._before: Reading | None = None
+        self._ok = self._failed = self._payload = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._second: asyncio.TimerHandle | None = None
+
+    async def complete(self) -> None:
+        """Measure. Raises TargetUnreachable, and what the load raised."""
+        plan = self.plan
+        self._loop = asyncio.get_running_loop()
+        self._run = Run(plan.settings, self.target, self.tally, self._on_results, None, distinct=True)
+        batches = plan.batches()
+        if plan.count is not None and not plan.warm_up:
+            batches = load.first(batches, plan.count)
+        if plan.warm_up:
+            self._timers.append(self._loop.call_later(plan.warm_up, self._begin))
+        else:
+            self._begin()
+        try:
+            await self._run.complete(batches, self._open_loop.start if self._open_loop else Feed)
+        finally:
+            self._end()
+            for timer in self._timers:
+                timer.cancel()
+
+    def stop(self) -> None:
+        """End the window now; what is in flight may end."""
+        self.interrupted = True
+        self._end()
+        self._run.stop(_GRACE)
+
+    # --- the window ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.first = self._before = self._read()
+        self.meter.begin(self.first.at)
+        self._second = self._loop.call_later(1.0, self._sample)
+        if self.plan.duration is not None:
+            self._timers.append(self._loop.call_later(self.plan.duration, self._end))
+
+    def _end(self) -> None:
+        """Close the window, once."""
+        if self.last is not None or self.first is None:
+            return
+        if self._second is not None:
+            self._second.cancel()
+        self.last = self._read()
+        self.meter.end(self.last.at)
+        self.peer_settings = self._run.peer_settings
+        self._add_row(self.last)
+        self.timeline.finish()
+        self._run.stop(_GRACE)
+
+    def _on_results(self, results: list[Attempt]) -> None:
+        if self._open_loop is not None:
+            self._open_loop.ended(len(results))
+        counted = self.meter.record(results, self._on_counted is not None)
+        for one in counted:
+            if one.failure is not None:
+                self.tally.fail(one)
+        if counted and self._on_counted is not None:
+            self._on_counted(self, counted)
+        if self.meter.full:
+            self._end()
+
+    # --- by the second ------------------------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        assert self.first is not None
+        now = self._read()
+        self._add_row(now)
+        due = self.first.at + round(now.at - self.first.at) + 1.0
+        self._second = self._loop.call_later(max(due - now.at, 0.0), self._sample)
+
+    def _add_row(self, now: Reading) -> None:
+        before, meter = self._before, self.meter
+        assert before is not None
+        assert self.first is not None
+        self._before = now
+        if now.at <= before.at:
+            return
+        second = meter.second
+        row = Row(
+            at=before.at - self.first.at,
+            seconds=now.at - before.at,
+            ok=meter.ok - self._ok,
+            failed=meter.failed - self._failed,
+            dropped=now.dropped - before.dropped,
+            payload=meter.payload - self._payload,
+            sent=now.sent - before.sent,
+            p50=second.quantile(0.5) * 1e3,
+            p90=second.quantile(0.9) * 1e3,
+            p99=second.quantile(0.99) * 1e3,
+            p999=second.quantile(0.999) * 1e3,
+            max=second.largest / 1e3,
+            blocked=gained(before.blocked, now.blocked),
+        )
+        self._ok, self._failed, self._payload = meter.ok, meter.failed, meter.payload
+        if self._on_second is not None:
+            self._on_second(self, row)
+        second.clear()
+        self.timeline.add(row)
+
+    def _read(self) -> Reading:
+        self._run.count()
+        return Reading(
+            at=time.monotonic(),
+            sent=self.tally.sent,
+            dropped=self._open_loop.dropped if self._open_loop else 0,
+            blocked=dict(self.tally.blocked),
+            busy=time.thread_time(),
+            cpu=time.process_time(),
+            queued=_queued(),
+        )
+
+
+def gained(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Return what has come to each cause between two readings."""
+    return {cause: max(waited - before.get(cause, 0.0), 0.0) for cause, waited in after.items()}
+
+
+def _queued() -> float:
+    """Return the seconds that this thread was ready and waited for a core; 0.0 where the kernel doesn't tell."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

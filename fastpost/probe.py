@@ -1,0 +1,413 @@
+"""What a server advertises, and the ceiling that follows: window ÷ round trip.
+
+One connection, one upload, blocking calls. This is an instrument beside the engine, not a second one: it wants to see
+every WINDOW_UPDATE with its time, which the data plane takes without a trace, and it is in no hurry. So h2 runs the
+whole connection here, streams too, and judges the server on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+
+from fastpost import servers
+from fastpost import target as targets
+from fastpost.connection import no_alpn, tls_context, tls_failure
+from fastpost.errors import ConnectFailed, NameNotResolved, NotHttp2, error_code_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastpost.config import Settings
+    from fastpost.target import Target
+
+SCHEMA: Final = "fastpost.probe/1"
+
+_T = TypeVar("_T")
+
+#: PINGs for the round trip, and the number of connections up to which the ceiling is told.
+_PINGS: Final = 10
+_CONNECTIONS: Final = 8
+#: Seconds that the upload may take, and that a server gets to say GOAWAY behind its answer.
+_UPLOAD_LIMIT: Final = 10.0
+_AFTERMATH: Final = 0.2
+_NAME: Final = b"fastpost-probe.bin"
+_RECEIVE: Final = 65536
+
+
+class _Granted:
+    """What came for one window."""
+
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._sent = 0
+
+    def add(self, octets: int, sent: int) -> None:
+        """Take a WINDOW_UPDATE of `octets` that came when so many had been sent in all."""
+        self._sizes.append(octets)
+        self._sent = sent
+
+    def summary(self) -> dict[str, object]:
+        sizes = self._sizes
+        return {
+            "count": len(sizes),
+            "octets": sum(sizes),
+            "smallest": min(sizes, default=None),
+            "largest": max(sizes, default=None),
+            "median_octets": round(statistics.median(sizes)) if sizes else None,
+            "sent_for_each": round(self._sent / len(sizes)) if sizes else None,
+        }
+
+
+class Probe:
+    """Looks at one server, once.
+
+    Args:
+        settings: where to and how. Raises UsageError when the target can't be meant.
+        budget: most octets to upload.
+    """
+
+    def __init__(self, settings: Settings, budget: int) -> None:
+        self._settings = settings
+        self._budget = budget
+        self._target: Target = targets.parse(
+            settings.to, method=settings.method, content_type=settings.content_type or "application/octet-stream"
+        )
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
+        self._times: dict[str, float | None] = {"dns": None, "tcp": None, "tls": None, "settings": None}
+        self._told: dict[str, int] = {}
+        self._settled = False
+        self._pongs = 0
+        self._pings: list[float] = []
+        self._connection = _Granted()
+        self._stream = _Granted()
+        self._sent = 0
+        self._stream_id = 0
+        self._initial = (0, 0)
+        self._largest = [0, 0]
+        self._status = 0
+        self._server = ""
+        self._ended: str | None = None
+        self._answered_early = False
+        self._goaway: dict[str, object] | None = None
+        self._took = 0.0
+
+    def look(self) -> dict[str, Any]:
+        """Return the report of schema fastpost.probe/1. Raises a TargetUnreachable."""
+        where = f"{self._target.host}:{self._target.port}"
+        self._began = time.monotonic()
+        with self._connected(where) as self._socket:
+            tls = self._tls()
+            self._exchange_settings(where)
+            try:
+                self._ping()
+            except h2.exceptions.ProtocolError as error:
+                raise ConnectFailed(f"{where} broke the rules of HTTP/2 ({error}): update the server") from None
+            self._initial = (self._h2.remote_settings.initial_window_size, self._h2.outbound_flow_control_window)
+            self._largest = list(self._initial)
+            address = self._socket.getpeername()[0]
+            self._upload()
+        return self._report(address, tls)
+
+    # --- reaching it --------------------------------------------------------------------------------------------------
+
+    def _connected(self, where: str) -> socket.socket:
+        """DNS, TCP, TLS: each timed."""
+        target, timeout = self._target, self._settings.connect_timeout
+        try:
+            found = self._timed("dns", lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            raise NameNotResolved(
+                f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
+            ) from None
+        try:
+            plain = self._timed("tcp", lambda: _connect(found[0], timeout))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else "timed out"
+            raise ConnectFailed(
+                f"can't connect to {where} ({reason}): check host and port, and that the server is up"
+            ) from None
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if target.scheme == "http":
+            return plain
+        context = tls_context(self._settings)
+        try:
+            wrapped = self._timed("tls", lambda: context.wrap_socket(plain, server_hostname=target.host))
+        except (OSError, ValueError) as error:
+            plain.close()
+            raise tls_failure(error, where) from None
+        if wrapped.selected_alpn_protocol() != "h2":
+            wrapped.close()
+            raise NotHttp2(no_alpn(where))
+        return wrapped
+
+    def _timed(self, name: str, work: Callable[[], _T]) -> _T:
+        began = time.monotonic()
+        result = work()
+        self._times[name] = time.monotonic() - began
+        return result
+
+    def _tls(self) -> dict[str, object] | None:
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return None
+        cipher = self._socket.cipher()
+        return {
+            "version": self._socket.version(),
+            "cipher": cipher[0] if cipher else None,
+            "alpn": self._socket.selected_alpn_protocol(),
+        }
+
+    def _exchange_settings(self, where: str) -> None:
+        began = time.monotonic()
+        self._h2.initiate_connection()
+        self._flush()
+        limit = began + self._settings.connect_timeout
+        try:
+            while not self._settled and self._receive(limit):
+                pass
+        except h2.exceptions.ProtocolError:
+            self._settled = False
+        if not self._settled:
+            raise NotHttp2(
+                f"{where} did not send HTTP/2 SETTINGS: check scheme and port; the server may speak HTTP/1.1 only, or "
+                "only TLS; fastpost needs HTTP/2, by ALPN (https) or prior knowledge (http)"
+            )
+        self._times["settings"] = time.monotonic() - began
+
+    def _ping(self) -> None:
+        """Measure round trips. Behind the first answer everything has come that the server grants at once."""
+        for number in range(_PINGS):
+            if self._goaway is not None:
+                return
+            began = time.monotonic()
+            self._h2.ping(number.to_bytes(8, "big"))
+            self._flush()
+            while self._pongs <= number:
+                if self._goaway is not None or not self._receive(began + self._settings.connect_timeout):
+                    return
+            self._pings.append(time.monotonic() - began)
+
+    # --- the upload ---------------------------------------------------------------------------------------------------
+
+    def _upload(self) -> None:
+        """Send one body as fast as the windows let it, until it ends, is answered, or the budget is spent."""
+        if self._goaway is not None:
+            return
+        target = self._target
+        self._stream_id = self._h2.get_next_available_stream_id()
+        began = time.monotonic()
+        limit = began + _UPLOAD_LIMIT
+        self._h2.send_headers(
+            self._stream_id,
+            [
+                (b":method", target.method),
+                (b":scheme", target.scheme.encode()),
+                (b":authority", target.authority),
+                (b":path", target.request_path(_NAME)),
+                *((name.lower().encode(), value.encode()) for name, value in self._settings.fields),
+                *target.fields(_NAME),
+                (b"content-length", str(self._budget).encode()),
+            ],
+            end_stream=self._budget == 0,
+        )
+        piece = os.urandom(1 << 20)
+        try:
+            while self._ended is None and self._goaway is None and time.monotonic() < limit:
+                if not self._send(piece) and not self._receive(limit):
+                    break
+                while self._ready() and self._receive(limit):
+                    pass
+            self._took = time.monotonic() - began
+            self._finish()
+        except (h2.exceptions.ProtocolError, OSError) as error:
+            self._ended = self._ended or f"the connection ended: {error or type(error).__name__}"
+            self._took = self._took or time.monotonic() - began
+
+    def _send(self, piece: bytes) -> bool:
+        """Send what the windows allow, a frame at a time. False: nothing now."""
+        left = self._budget - self._sent
+        if self._status or not left:
+            self._flush()
+            return False
+        window = self._h2.local_flow_control_window(self._stream_id)
+        length = min(left, window, self._h2.max_outbound_frame_size, len(piece))
+        if length > 0:
+            self._h2.send_data(self._stream_id, piece[:length], end_stream=length == left)
+            self._sent += length
+        self._flush()
+        return length > 0
+
+    def _finish(self) -> None:
+        """Stop a body that is not done, and hear whether the server says GOAWAY."""
+        if self._ended is None and self._goaway is None:
+            self._ended = f"not answered within {_UPLOAD_LIMIT:.0f} s"
+            self._h2.reset_stream(self._stream_id, 0x8)
+            self._flush()
+        limit = time.monotonic() + _AFTERMATH
+        while self._goaway is None and self._receive(limit):
+            pass
+
+    # --- octets and events --------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._socket.settimeout(self._settings.connect_timeout)
+        self._socket.sendall(self._h2.data_to_send())
+
+    def _ready(self) -> bool:
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return pending or bool(select.select((self._socket,), (), (), 0)[0])
+
+    def _receive(self, limit: float) -> bool:
+        """Take what comes next. False: nothing until the limit (monotonic seconds), or the connection is over."""
+        try:
+            self._socket.settimeout(max(limit - time.monotonic(), 0.001))
+            octets = self._socket.recv(_RECEIVE)
+        except OSError:
+            return False
+        if not octets:
+            return False
+        now = time.monotonic()
+        for event in self._h2.receive_data(octets):
+            self._take(event, now)
+        if self._goaway is None:
+            self._flush()
+        return True
+
+    def _take(self, event: h2.events.Event, now: float) -> None:
+        match event:
+            case h2.events.RemoteSettingsChanged():
+                self._settled = True
+                for code, change in event.changed_settings.items():
+                    name = getattr(code, "name", None) or f"0x{int(code):x}"
+                    self._told[name] = change.new_value
+            case h2.events.PingAckReceived():
+                self._pongs += 1
+            case h2.events.WindowUpdated(stream_id=stream_id, delta=delta):
+                (self._stream if stream_id else self._connection).add(delta or 0, self._sent)
+                self._note_windows()
+            case h2.events.ResponseReceived(headers=headers):
+                fields = {bytes(name): bytes(value) for name, value in reversed(headers or [])}
+                self._status = int(fields[b":status"])
+                self._server = fields.get(b"server", b"").decode("latin-1")
+                self._answered_early = self._sent < self._budget
+            case h2.events.DataReceived(flow_controlled_length=length, stream_id=stream_id):
+                if length and self._ended is None:
+                    self._h2.acknowledge_received_data(length, stream_id or 0)
+            case h2.events.StreamEnded():
+                self._ended = "answered before its end" if self._answered_early else "complete"
+            case h2.events.StreamReset(error_code=code):
+                if not self._status:
+                    self._ended = f"reset: {error_code_name(int(code or 0))}"
+                else:
+                    self._ended = self._ended or "answered before its end"
+            case h2.events.ConnectionTerminated(error_code=code, last_stream_id=last):
+                self._goaway = {
+                    "code": error_code_name(int(code or 0)),
+                    "last_stream_id": last,
+                    "after_s": round(now - self._began, 6),
+                }
+
+    def _note_windows(self) -> None:
+        self._largest[1] = max(self._largest[1], self._h2.outbound_flow_control_window)
+        stream = self._h2.streams.get(self._stream_id) if self._stream_id else None
+        if stream is not None:
+            self._largest[0] = max(self._largest[0], stream.outbound_flow_control_window)
+
+    # --- the report ---------------------------------------------------------------------------------------------------
+
+    def _report(self, address: str, tls: dict[str, object] | None) -> dict[str, Any]:
+        streams = self._told.get("MAX_CONCURRENT_STREAMS")
+        return {
+            "schema": SCHEMA,
+            "target": self._target.template,
+            "method": self._target.method.decode(),
+            "address": address,
+            "times_ms": {name: _ms(took) for name, took in self._times.items()},
+            "tls": tls,
+            "settings": self._told,
+            "max_concurrent_streams": streams,
+            "windows": {
+                "stream_initial": self._initial[0],
+                "stream_largest": self._largest[0],
+                "connection_initial": self._initial[1],
+                "connection_largest": self._largest[1],
+            },
+            "window_updates": {"stream": self._stream.summary(), "connection": self._connection.summary()},
+            "ping_ms": {
+                "smallest": _ms(min(self._pings, default=None)),
+                "median": _ms(statistics.median(self._pings)) if self._pings else None,
+                "count": len(self._pings),
+            },
+            "upload": {
+                "octets": self._sent,
+                "seconds": round(self._took, 6),
+                "status": self._status or None,
+                "ended": self._ended or "not begun: the server goes away",
+            },
+            "goaway": self._goaway,
+            "server": self._recognised(),
+            "ceiling": ceiling(
+                statistics.median(self._pings) if self._pings else None, self._largest[0], self._largest[1], streams
+            ),
+        }
+
+    def _recognised(self) -> dict[str, object]:
+        found = servers.recognised(self._server, self._told)
+        knobs = found[2]._asdict() if found else {}
+        return {
+            "field": self._server,
+            "name": found[0] if found else None,
+            "recognised_by": found[1] if found else None,
+            "goaway": knobs.pop("goaway", ""),
+            "knobs": {cause: knob for cause, knob in knobs.items() if knob},
+        }
+
+
+def _connect(found: tuple[Any, ...], timeout: float) -> socket.socket:
+    """Connect to an address as getaddrinfo tells it. Raises OSError."""
+    family, kind, protocol, _, address = found
+    connecting = socket.socket(family, kind, protocol)
+    try:
+        connecting.settimeout(timeout)
+        connecting.connect(address)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
+
+
+def ceiling(rtt: float | None, stream: int, connection: int, streams: int | None) -> dict[str, object] | None:
+    """Return the most octets a second that the windows let through: window ÷ round trip; None without a round trip.
+
+    Args:
+        rtt: seconds.
+        stream: window of a stream, octets.
+        connection: window of a connection, octets.
+        streams: MAX_CONCURRENT_STREAMS; None: not limited.
+    """
+    if not rtt:
+        return None
+    one = min(stream, connection)
+    whole = connection if streams is None else min(connection, streams * stream)
+    return {
+        "rtt_ms": _ms(rtt),
+        "one_upload": round(one / rtt),
+        "connections": [
+            {"connections": number, "octets_per_s": round(number * whole / rtt)}
+            for number in range(1, _CONNECTIONS + 1)
+        ],
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

@@ -1,0 +1,101 @@
+"""What a probe has found, for people. Reads its JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastpost.report import Row, octets_text, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Above this a ceiling is no news: no line is that fast.
+_ENDLESS: Final = 1e11
+
+
+def rows(found: Mapping[str, Any]) -> list[Row]:
+    """Return the lines of the report."""
+    settings, windows, upload = found["settings"], found["windows"], found["upload"]
+    lines = [
+        ("target", f"{found['method']} {found['target']} ({found['address']})"),
+        ("server", _server(found["server"])),
+        ("times", _times(found["times_ms"])),
+        ("tls", " · ".join(str(value) for value in found["tls"].values()) if found["tls"] else ""),
+        ("settings", " · ".join(f"{name} {value:,}" for name, value in settings.items()) or "all are defaults"),
+        ("streams", _streams(found["max_concurrent_streams"])),
+        ("stream", _window(windows["stream_initial"], windows["stream_largest"])),
+        ("connection", _window(windows["connection_initial"], windows["connection_largest"])),
+        ("updates", _updates("stream", found["window_updates"]["stream"])),
+        ("", _updates("connection", found["window_updates"]["connection"])),
+        ("ping", _ping(found["ping_ms"])),
+        ("upload", _upload(upload)),
+        ("goaway", _goaway(found["goaway"], found["server"]["goaway"])),
+        *_ceiling(found["ceiling"]),
+        *((("knob" if place == 0 else ""), f"{cause.replace('_', ' ')}: {knob}")
+          for place, (cause, knob) in enumerate(found["server"]["knobs"].items())),
+    ]  # fmt: skip
+    return [Row(label, safe(text)) for label, text in lines if text]
+
+
+def _server(server: Mapping[str, Any]) -> str:
+    if server["recognised_by"] == "settings":
+        told = f"passes on the name {server['field']}" if server["field"] else "gives no name"
+        return f"{told}; its settings are those of {server['name']}"
+    return server["field"] or "gives no name"
+
+
+def _times(times: Mapping[str, float | None]) -> str:
+    return " · ".join(f"{name} {took:,.2f}" for name, took in times.items() if took is not None) + " ms"
+
+
+def _streams(most: int | None) -> str:
+    return "any number at once" if most is None else f"{most:,} at once on a connection"
+
+
+def _window(initial: int, largest: int) -> str:
+    grown = f", grown to {largest:,}" if largest > initial else ""
+    return f"window of {initial:,} octets{grown}"
+
+
+def _updates(name: str, updates: Mapping[str, Any]) -> str:
+    if not updates["count"]:
+        return f"{name}: none came"
+    return (
+        f"{name}: {updates['count']:,} of mostly {updates['median_octets']:,} octets, one for each "
+        f"{updates['sent_for_each']:,} sent"
+    )
+
+
+def _ping(ping: Mapping[str, Any]) -> str:
+    if not ping["count"]:
+        return "not answered"
+    return f"median {ping['median']:,.2f} · smallest {ping['smallest']:,.2f} ms of {ping['count']}"
+
+
+def _upload(upload: Mapping[str, Any]) -> str:
+    took = upload["seconds"]
+    rate = f" · {upload['octets'] / took / 1e6:,.1f} MB/s" if took and upload["octets"] else ""
+    status = f" · status {upload['status']}" if upload["status"] else ""
+    return f"{octets_text(upload['octets'])} in {took:,.2f} s{rate}{status} · {upload['ended']}"
+
+
+def _goaway(seen: Mapping[str, Any] | None, habit: str) -> str:
+    told = f"{seen['code']} after {seen['after_s']:.2f} s" if seen else "none came"
+    return f"{told}; this server says it {habit}" if habit else told
+
+
+def _ceiling(ceiling: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if ceiling is None:
+        return []
+    if ceiling["one_upload"] > _ENDLESS:
+        return [("ceiling", "the windows set none here: window ÷ round trip is more than any line carries")]
+    rates = " · ".join(f"{one['connections']}: {_rate(one['octets_per_s'])}" for one in ceiling["connections"])
+    return [
+        ("ceiling", f"window ÷ round trip: one upload {_rate(ceiling['one_upload'])} MB/s"),
+        ("", f"in all, by connections: {rates} MB/s"),
+    ]
+
+
+def _rate(octets: float) -> str:
+    megabytes = octets / 1e6
+    return "any" if octets > _ENDLESS else f"{megabytes:,.2f}" if megabytes < 100 else f"{megabytes:,.0f}"

@@ -1,0 +1,154 @@
+"""`fastpost compare`: reports in, verdicts out."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import pathlib
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from fastpost import cli, compare
+
+
+def measured(rng: random.Random, run: int, speed: float, concurrency: int, seconds: int) -> dict[str, Any]:
+    """Return a measurement of a server whose rate wavers by 2 % from run to run and from second to second."""
+    own = speed * rng.gauss(1, 0.02)
+    rows = []
+    for at in range(seconds):
+        now = own * rng.gauss(1, 0.02)
+        ok = round(1000 * now)
+        rows.append({"at": float(at), "seconds": 1.0, "ok": ok, "payload": 4096 * ok,
+                     "p50": 5 / now, "p90": 8 / now, "p99": 20 / now})  # fmt: skip
+    return {
+        "concurrency": concurrency, "connections": 1, "run": run,
+        "uploads": {"ok": sum(row["ok"] for row in rows), "failed": 0, "dropped": 0, "rate": 1000 * own},
+        "bytes": {"rate": 4_096_000 * own},
+        "latency_ms": {"p50": 5 / own, "p90": 8 / own, "p99": 20 / own},
+        "client": {"lower_bound": False},
+        "timeline": rows,
+    }  # fmt: skip
+
+
+def report(
+    seed: int, speed: float = 1.0, runs: int = 5, concurrencies: tuple[int, ...] = (50,), seconds: int = 10, **load: Any
+) -> dict[str, Any]:
+    rng = random.Random(seed)
+    return {
+        "schema": "fastpost.bench/1", "fastpost": "0.1.0", "began": "2026-01-01T00:00:00+00:00",
+        "machine": {"cores": 2, "kernel": "6", "python": "3"}, "target": "http://x/", "method": "PUT",
+        "load": {"loop": "closed", "rate": None, "size": "4KiB", "from": None, "with_content": False, "warm_up_s": 1.0}
+        | load,
+        "measurements": [
+            measured(rng, run, speed, most, seconds) for run in range(1, runs + 1) for most in concurrencies
+        ],
+    }  # fmt: skip
+
+
+def verdicts(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    (one,) = compare.compared(before, after, ("a", "b"))["comparisons"]
+    return {figure["figure"]: figure["verdict"] for figure in one["figures"]}
+
+
+def test_a_faster_and_a_slower_server_are_called_so() -> None:
+    assert set(verdicts(report(1), report(2, speed=1.2)).values()) == {"faster"}
+    assert set(verdicts(report(1), report(2, speed=0.8)).values()) == {"slower"}
+
+
+def test_of_pairs_from_one_server_at_most_a_twentieth_are_called_different() -> None:
+    pairs = [verdicts(report(seed), report(seed + 10_000)) for seed in range(200)]
+    for figure in ("rate", "p99"):
+        assert sum(pair[figure] != "no difference shown" for pair in pairs) <= 10
+
+
+def test_one_run_is_taken_in_parts_and_says_what_it_can_not_see() -> None:
+    comparison = compare.compared(report(1, runs=1), report(2, runs=1, speed=0.7), ("a", "b"))
+    (one,) = comparison["comparisons"]
+    assert (one["by"], one["runs"]) == ("parts", [1, 1])
+    assert {figure["verdict"] for figure in one["figures"]} == {"slower"}
+
+
+def test_too_short_a_run_says_nothing() -> None:
+    (one,) = compare.compared(report(1, runs=1, seconds=4), report(2, runs=1, seconds=4), ("a", "b"))["comparisons"]
+    assert {(figure["verdict"], figure["change"]) for figure in one["figures"]} == {("no difference shown", None)}
+
+
+def test_each_setting_of_a_sweep_is_compared_with_itself() -> None:
+    comparison = compare.compared(
+        report(1, concurrencies=(1, 10, 50)), report(2, concurrencies=(10, 50, 100)), ("a", "b")
+    )
+    assert [one["concurrency"] for one in comparison["comparisons"]] == [10, 50]
+
+
+def test_a_rate_that_was_asked_for_has_no_verdict() -> None:
+    opened = verdicts(report(1, loop="open", rate=100), report(2, loop="open", rate=100))
+    assert set(opened) == {"p50", "p90", "p99"}
+
+
+def test_other_differences_are_told() -> None:
+    other = report(2, size="1MiB")
+    other["machine"]["cores"] = 64
+    other["measurements"][0]["client"]["lower_bound"] = True
+    told = compare.differences(report(1), other)
+    assert told[0] == "size: 4KiB and 1MiB"
+    assert [one.partition(":")[0] for one in told] == ["size", "machine", "client"]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run(tmp_path: pathlib.Path, before: object, after: object, *options: str) -> Result:
+    paths = []
+    for name, content in (("a.json", before), ("b.json", after)):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        paths.append(str(path))
+    result = CliRunner().invoke(cli.main, ["compare", *paths, *options])
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def test_text(tmp_path: pathlib.Path) -> None:
+    result = run(tmp_path, report(1), report(2, speed=0.8))
+    assert result.exit_code == 0
+    for word in ("a.json", "rate uploads/s", "p99 ms", "95% interval", "slower", "5 and 5 runs"):
+        assert word in result.stdout
+
+
+def test_json_is_what_its_schema_says(tmp_path: pathlib.Path) -> None:
+    text = importlib.resources.files("fastpost").joinpath("schemas", "compare-1.json").read_text("utf-8")
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for before, after in ((report(1), report(2)), (report(1, runs=1, seconds=3), report(2, runs=1))):
+        result = run(tmp_path, before, after, "--output-format", "json")
+        jsonschema.Draft202012Validator(schema).validate(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize(
+    ("speed", "limit", "code"), [(0.8, "5%", 5), (0.8, "0.05", 5), (0.8, "50%", 0), (1.2, "5%", 0), (1.0, "0%", 0)]
+)
+def test_slower_than_allowed_is_exit_code_5(tmp_path: pathlib.Path, speed: float, limit: str, code: int) -> None:
+    result = run(tmp_path, report(1), report(2, speed=speed), "--fail-if-slower", limit)
+    assert result.exit_code == code
+    assert ("rate -" in result.stderr) == (code == 5)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", '{"schema": "fastpost.upload/1"}', "\udcff"])
+def test_what_is_no_report_is_refused_by_name(tmp_path: pathlib.Path, content: str) -> None:
+    (tmp_path / "a.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    (tmp_path / "b.json").write_text(json.dumps(report(1)))
+    result = CliRunner().invoke(cli.main, ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert result.exit_code == 2
+    assert "a.json is no report" in result.stderr
+    assert "--output-format json" in result.stderr
+
+
+def test_settings_that_have_nothing_in_common_are_refused(tmp_path: pathlib.Path) -> None:
+    result = run(tmp_path, report(1), report(1, concurrencies=(100,)))
+    assert result.exit_code == 2
+    assert "50 in flight on 1 connection" in result.stderr
+    assert run(tmp_path, report(1), report(1), "--fail-if-slower", "fast").exit_code == 2

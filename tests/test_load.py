@@ -1,0 +1,129 @@
+"""Loads without end, and the clock of the open loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import select
+import time
+from pathlib import Path
+
+import pytest
+from in_process import drive
+from in_process import nothing_leaks as nothing_leaks
+
+from fastpost import load, sizes
+from fastpost._alarm import Alarm
+from fastpost._payload import Payload
+from fastpost.errors import NothingMatched
+from fastpost.sources import Batch, Upload
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+
+def uploads(batches: object, count: int) -> list[Upload]:
+    found: list[Upload] = []
+    for batch in load.first(batches, count):  # type: ignore[arg-type]
+        found += batch.uploads
+    return found
+
+
+def test_made_up_uploads_are_the_same_again_but_for_their_content() -> None:
+    payload = Payload(65_536)
+    one, other = (uploads(load.made_up(sizes.parse("1KiB..1MiB"), payload, 10), 600) for _ in range(2))
+    assert [(each.name, each.size) for each in one] == [(each.name, each.size) for each in other]
+    assert len({each.size for each in one}) > 100
+    assert [each.name for each in one[:10]] == [each.name for each in one[10:20]]
+    assert len({each.name for each in one}) == 10
+    starts = [each.content.start for each in one if each.content is not None]
+    assert len(set(starts)) > 500  # no two servers' caches meet the same body soon
+
+
+def test_the_first_few() -> None:
+    assert len(uploads(load.made_up(sizes.parse("1"), Payload(65_536), 3), 257)) == 257
+
+
+def test_a_tree_again_and_again(tmp_path: Path) -> None:
+    for name, size in (("a", 5), ("b", 7)):
+        tmp_path.joinpath(name).write_bytes(b"x" * size)
+    os.mkfifo(tmp_path / "pipe")
+    copied = uploads(load.replayed(str(tmp_path), None), 5)
+    made_up = uploads(load.replayed(str(tmp_path), Payload(65_536)), 4)
+    assert sorted({(each.name, each.content) for each in copied}) == [(b"a", None), (b"b", None)]
+    assert [each.name for each in copied[:3]] == [copied[0].name, copied[1].name, copied[0].name]
+    assert {(each.name, each.content.size) for each in made_up if each.content} == {(b"a", 5), (b"b", 7)}
+
+
+def test_a_tree_without_files(tmp_path: Path) -> None:
+    with pytest.raises(NothingMatched, match="no file in it"):
+        next(load.replayed(str(tmp_path), None))
+
+
+def run_open(
+    rate: float, most: int, until: int, *, ends: bool, count: int = 10_000
+) -> tuple[list[Upload], load.OpenLoop]:
+    """Run an open loop until so many uploads were due; `ends`: each ends at once."""
+    brought: list[Upload] = []
+
+    async def main() -> load.OpenLoop:
+        done = asyncio.get_running_loop().create_future()
+        opened = load.OpenLoop(rate, most)
+
+        def arrived(batch: Batch | None, failure: BaseException | None) -> None:
+            assert failure is None
+            if batch is not None:
+                brought.extend(batch.uploads)
+                if ends:
+                    opened.ended(len(batch.uploads))
+            if not done.done() and (batch is None or len(brought) >= until):
+                done.set_result(None)
+
+        source = load.first(load.made_up(sizes.parse("1"), payload, 10), count)
+        opened.start(source, asyncio.get_running_loop(), arrived)
+        while not done.done() and len(brought) + opened.dropped < until:
+            await asyncio.sleep(0.001)
+        opened.stop()
+        return opened
+
+    payload = Payload(65_536)
+    return brought, drive(main())
+
+
+def test_uploads_are_due_one_by_one_whenever_they_are_brought() -> None:
+    brought, opened = run_open(2000.0, 100, 300, ends=True)
+    gaps = [after.due - before.due for before, after in itertools.pairwise(brought)]
+    assert gaps == pytest.approx([1 / 2000] * len(gaps))
+    assert all(each.due <= time.monotonic() for each in brought)
+    assert (opened.dropped, opened.in_flight) == (0, 0)
+
+
+def test_above_the_limit_they_are_dropped_and_keep_their_place_in_time() -> None:
+    brought, opened = run_open(2000.0, 5, 100, ends=False)
+    assert len(brought) == 5
+    assert opened.in_flight == 5
+    assert opened.dropped >= 95
+
+
+def test_it_ends_with_its_load() -> None:
+    brought, opened = run_open(5000.0, 100, 10**9, ends=True, count=50)
+    assert len(brought) == 50
+    assert opened.exhausted
+
+
+def test_an_alarm_goes_off_once_at_its_moment() -> None:
+    alarm = Alarm()
+    assert not select.select([alarm.fd], [], [], 0)[0]
+    at = time.monotonic() + 0.01
+    alarm.set(at)
+    assert select.select([alarm.fd], [], [], 10)[0]
+    assert time.monotonic() >= at
+    alarm.take()
+    alarm.take()
+    assert not select.select([alarm.fd], [], [], 0)[0]
+    alarm.set(0.0)  # long past: at once
+    assert select.select([alarm.fd], [], [], 10)[0]
+    alarm.close()
+    alarm.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        alarm.set(1.0)

@@ -1,0 +1,178 @@
+"""`fastpost probe`: scripted servers for what only they do, and the arithmetic of the ceiling."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import socket
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+from h2_judge import goaway, settings_frame, window_update
+from in_process import Raw, Server
+from in_process import nothing_leaks as nothing_leaks
+from integration.scripted import Peer, Request, Script
+
+from fastpost import cli, probe, servers
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli.main, ["probe", *arguments])
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def look(url: str, *options: str) -> dict[str, Any]:
+    """Probe, and validate what comes."""
+    result = run(url, "--output-format", "json", *options)
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    text = importlib.resources.files("fastpost").joinpath("schemas", "probe-1.json").read_text("utf-8")
+    jsonschema.Draft202012Validator(json.loads(text)).validate(found)
+    return found
+
+
+def test_settings_windows_and_updates_as_they_come() -> None:
+    with Server(max_concurrent_streams=7) as server:
+        found = look(server.url, "--budget", "300000")
+    assert found["settings"]["MAX_CONCURRENT_STREAMS"] == 7
+    assert found["max_concurrent_streams"] == 7
+    assert found["windows"]["stream_initial"] == 65_535
+    assert found["windows"]["connection_initial"] == 2**31 - 1
+    assert found["window_updates"]["stream"]["count"] > 3
+    assert found["upload"] | {"seconds": 0} == {"octets": 300_000, "seconds": 0, "status": 201, "ended": "complete"}
+    assert found["ping_ms"]["count"] == 10
+    assert found["tls"] is None
+    assert found["times_ms"]["tls"] is None
+
+
+def test_never_more_than_the_budget() -> None:
+    for budget in ("0", "1", "65536"):
+        with Server() as server:
+            assert look(server.url, "--budget", budget)["upload"]["octets"] == int(budget)
+
+
+def test_an_early_answer_stops_the_body() -> None:
+    class Refusing(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 401)
+            peer.reset(request, 0)
+
+        def received(self, peer: Peer, request: Request, octets: int) -> None:
+            pass
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            pass
+
+    with Server(Refusing()) as server:
+        found = look(server.url)
+    assert found["upload"]["status"] == 401
+    assert found["upload"]["ended"] == "answered before its end"
+    assert found["upload"]["octets"] < 16 << 20
+
+
+def test_goaway_is_told() -> None:
+    class Leaving(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 201)
+            peer.goaway(request.stream_id)
+
+    with Server(Leaving()) as server:
+        found = look(server.url, "--budget", "1000")
+    assert found["upload"]["status"] == 201
+    assert found["goaway"]["code"] == "NO_ERROR"
+    assert found["goaway"]["last_stream_id"] == 1
+
+
+def test_text_for_people() -> None:
+    with Server() as server:
+        result = run(server.url, "--budget", "10000")
+    assert result.exit_code == 0
+    for word in ("settings", "window of 65,535 octets", "ping", "ceiling", "goaway", "status 201"):
+        assert word in result.stdout
+
+
+def test_http_1_1_is_exit_code_4_with_the_cure() -> None:
+    def old(stream: socket.socket, _: int) -> None:
+        stream.recv(1000)
+        stream.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with Raw(old) as server:
+        result = run(server.url)
+    assert result.exit_code == 4
+    assert "needs HTTP/2" in result.stderr
+
+
+def test_goaway_at_once_makes_no_upload() -> None:
+    def leaving(stream: socket.socket, _: int) -> None:
+        stream.sendall(settings_frame({}) + window_update(0, 1000) + goaway(0))
+        while stream.recv(65_536):
+            pass
+
+    with Raw(leaving) as server:
+        found = look(server.url)
+    assert found["upload"]["octets"] == 0
+    assert found["goaway"] is not None
+    assert found["ceiling"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("http://127.0.0.1:1/",), 4, "can't connect to 127.0.0.1:1"),
+        (("http://no-such-host.invalid/",), 4, "has no address"),
+        (("http://127.0.0.1:1/", "--budget", "big"), 2, "--budget: 'big' is no size"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_what_fails_is_told(arguments: tuple[str, ...], code: int, told: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert told in result.stderr
+
+
+def test_the_ceiling_is_window_by_round_trip() -> None:
+    found = probe.ceiling(0.05, 65_535, 65_535, 100)
+    assert found is not None
+    assert found["one_upload"] == 1_310_700
+    rates = [one["octets_per_s"] for one in found["connections"]]  # type: ignore[attr-defined]
+    assert rates == [number * 1_310_700 for number in range(1, 9)]
+
+
+def test_few_streams_use_no_large_connection_window() -> None:
+    found = probe.ceiling(0.1, 10_000, 1_000_000, 5)
+    assert found is not None
+    assert found["one_upload"] == 100_000
+    assert found["connections"][0]["octets_per_s"] == 500_000  # type: ignore[index]
+    assert probe.ceiling(None, 1, 1, None) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "settings", "name", "by"),
+    [
+        ("nginx/1.22.1", {"MAX_CONCURRENT_STREAMS": 128}, "nginx", "server field"),
+        ("Apache/2.4", {"MAX_CONCURRENT_STREAMS": 100}, "apache", "server field"),
+        ("granian", {"ENABLE_CONNECT_PROTOCOL": 1, "MAX_CONCURRENT_STREAMS": 100}, "HAProxy", "settings"),
+        ("granian", {"INITIAL_WINDOW_SIZE": 1 << 20, "MAX_CONCURRENT_STREAMS": 200, "MAX_FRAME_SIZE": 16384}, "granian",
+         "server field"),
+        ("", {"INITIAL_WINDOW_SIZE": 1 << 20, "MAX_CONCURRENT_STREAMS": 200, "MAX_FRAME_SIZE": 16384}, "hyper",
+         "settings"),
+        ("Caddy", {"MAX_FRAME_SIZE": 1 << 20, "MAX_CONCURRENT_STREAMS": 250, "INITIAL_WINDOW_SIZE": 1 << 20,
+                   "MAX_HEADER_LIST_SIZE": 1048896}, "caddy", "server field"),
+        ("", {"MAX_FRAME_SIZE": 1 << 20, "MAX_CONCURRENT_STREAMS": 250, "INITIAL_WINDOW_SIZE": 1 << 20}, "Go net/http",
+         "settings"),
+        ("", {}, "Node", "settings"),
+    ],
+)  # fmt: skip
+def test_servers_are_recognised(field: str, settings: dict[str, int], name: str, by: str) -> None:
+    found = servers.recognised(field, settings)
+    assert found is not None
+    assert found[:2] == (name, by)
+
+
+def test_others_are_not() -> None:
+    assert servers.recognised("my own", {"MAX_CONCURRENT_STREAMS": 3}) is None
