@@ -140,12 +140,13 @@ def test_over_tls(tmp_path: Path, certificates: servers.Certificates) -> None:
     assert one["uploads"]["ok"] == 300
 
 
-@pytest.mark.parametrize("loop", [("-c", "100"), ("--rate", "500")])
+@pytest.mark.parametrize("loop", [("-c", "30"), ("--rate", "300")])
 def test_known_delays_are_recovered_within_two_percent(loop: tuple[str, str], tmp_path: Path) -> None:
+    """With few in flight: a hundred at once wait for each other in the server, which is no delay of its making."""
     with servers.delaying(tmp_path) as server:
-        run = bench(f"{server.url}delayed", *loop, "--count", "3000", "--method", "PUT")
+        run = bench(f"{server.url}delayed", *loop, "--count", "2000", "--method", "PUT")
     one = only(run)
-    assert one["uploads"]["ok"] == 3000
+    assert one["uploads"]["ok"] == 2000
     for name, share in (("p50", 50.0), ("p99", 99.0), ("p999", 99.9)):
         assert one["latency_ms"][name] == pytest.approx(delay_app.DELAYS[share] * 1e3, rel=0.02)
 
