@@ -63,10 +63,10 @@ ARROWS = {
     "progress": "report outlet tally",
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
+    "process": "errors",
     "upload_run": "uploader processes process journal verify progress report outlet tally target sources _table "
     "errors config",
     "__init__": "uploader _table _streams sources tally errors config",
-    "process": "errors",
     "sizes": "errors",
     "load": "_payload _alarm sizes feed sources errors",
     "timeline": "",
