@@ -362,6 +362,9 @@ class _Run:
             case "results":
                 if self._on_results is not None:
                     self._guarded(self._on_results, message.content)
+            case "rejected":
+                if self._on_rejected is not None:
+                    self._guarded(self._on_rejected, message.content)
             case "notice":
                 self._notice(message.content)
             case "done":

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
+    from fastpost.sources import Rejected
 
 #: Seconds between the counts of a worker.
 _COUNTS: Final = 0.25
 
 
 class Message(NamedTuple):
-    """What a worker tells: "counts" and "done" with a tally's cut, "results", "notice", or "broken" with the reason."""
+    """What a worker tells: a cut of its tally ("counts", "done"), "results", "rejected", "notice", "broken" and why."""
 
     kind: str
     content: Any
@@ -82,6 +83,7 @@ class Worker:
             await self._uploader.run(
                 self._batches(),
                 self._on_results if self._tells_results else None,
+                self._on_rejected if self._tells_results else None,
                 distinct=True,
                 on_notice=lambda notice: self._tell("notice", notice),
             )
@@ -107,6 +109,10 @@ class Worker:
 
     def _on_results(self, results: list[Attempt]) -> None:
         self._tell("results", results)
+
+    def _on_rejected(self, rejected: list[Rejected]) -> None:
+        """The walk is the parent's: what is rejected here could not be read for its digest."""
+        self._tell("rejected", rejected)
 
     async def _count(self) -> None:
         try:

@@ -198,6 +198,14 @@ def test_a_mismatch_is_a_failure_with_its_row_and_is_not_recorded(folder: Path, 
     assert again.files == {"total": 2, "ok": 2, "failed": 0, "skipped": 4}
 
 
+def test_digests_are_sent_and_compared_by_every_process(folder: Path) -> None:
+    with ScriptedServer(Telling(truths(folder))) as server:
+        run = command.upload(folder, "--to", server.url, "--digest", "sha-512", "--verify", "--processes", "2")
+    assert run.code == 0
+    assert intact(server, "sha-512")
+    assert (run.report["verified"], run.report["unverifiable"], run.report["mismatched"]) == (5, 1, 0)
+
+
 def test_people_are_told_what_was_verified(folder: Path) -> None:
     said = truths(folder)
     said["/2.bin"] = ("repr_digest", digest("sha-256", b"damaged"))

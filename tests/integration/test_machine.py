@@ -85,7 +85,11 @@ def broken_disk(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("size", [1_000, 1_000_000], ids=["read", "mapped"])
-@pytest.mark.parametrize("options", [(), ("--digest", "sha-256")], ids=["plain", "digest"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--digest", "sha-256"), ("--digest", "sha-256", "--processes", "2")],
+    ids=["plain", "digest", "processes"],
+)
 def test_a_disk_read_error_fails_that_file_alone(
     tmp_path: Path, broken_disk: str, size: int, options: tuple[str, ...]
 ) -> None:
@@ -93,9 +97,11 @@ def test_a_disk_read_error_fails_that_file_alone(
     folder.mkdir()
     for name in ("bad.bin", *(f"{number}.bin" for number in range(20))):
         (folder / name).write_bytes(os.urandom(size))
+    failures = tmp_path / "failures"
     with ScriptedServer() as server:
-        run = command.upload(folder, "--to", server.url, *options, prefix=("env", broken_disk))
+        run = command.upload(folder, "--to", server.url, "--failures", failures, *options, prefix=("env", broken_disk))
     assert run.code == 1
+    assert [json.loads(line)["name"] for line in failures.read_text().splitlines()] == ["bad.bin"]
     assert run.errors == {"FileUnreadable": 1}
     assert run.told("bad.bin", "Input/output error")
     assert run.files == {"total": 21, "ok": 20, "failed": 1, "skipped": 0}

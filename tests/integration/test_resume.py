@@ -197,7 +197,21 @@ def test_what_changed_or_failed_is_sent_again_and_the_rest_is_not(tmp_path: Path
     assert server.of("/000/00003.bin")[1].body == b"changed"
 
 
-def test_two_files_for_one_url_are_found_though_one_was_sent_by_an_earlier_run(tmp_path: Path) -> None:
+def test_several_processes_share_one_journal(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 600), tmp_path / "journal"
+    with ScriptedServer() as server:
+        arguments: list[str | Path] = [tree, "--to", server.url, "--journal", journal, "--processes", "2"]
+        assert command.upload(*arguments).code == 0
+        assert recorded(journal) == set(contents(tree))
+        (tree / "000" / "00003.bin").write_bytes(b"changed")
+        run = command.upload(*arguments)
+        assert [request.path for request in server.requests[600:]] == ["/000/00003.bin"]
+    assert run.code == 0
+    assert run.files == {"total": 1, "ok": 1, "failed": 0, "skipped": 599}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_two_files_for_one_url_are_found_though_one_was_sent_by_an_earlier_run(tmp_path: Path, processes: str) -> None:
     """It would overwrite the one that the server has."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -205,7 +219,9 @@ def test_two_files_for_one_url_are_found_though_one_was_sent_by_an_earlier_run(t
     sources = (tmp_path / "first", tmp_path / "second")
     with ScriptedServer() as server:
         for _ in range(2):
-            run = command.upload(*sources, "--to", server.url, "--journal", tmp_path / "journal")
+            run = command.upload(
+                *sources, "--to", server.url, "--journal", tmp_path / "journal", "--processes", processes
+            )
             assert run.code == 1
             assert run.errors == {"DuplicateTarget": 1}
     assert [request.body for request in server.requests] == [b"first"]
