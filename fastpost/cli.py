@@ -210,7 +210,7 @@ def main(ctx: click.Context) -> None:
     "-L",
     "--location",
     is_flag=True,
-    help="Follow redirects with status 307 and 308 on the same server; to another one never: credentials stay here.",
+    help="Follow redirects with status 307 and 308; to another server without -H fields, token and client certificate.",
 )
 @click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
 @click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")

@@ -26,6 +26,7 @@ from fastpost.errors import (
 )
 from fastpost.feed import Feed
 from fastpost.pool import Pool
+from fastpost.tally import Tally
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,9 +36,9 @@ if typing.TYPE_CHECKING:
     from fastpost.digest import Digester
     from fastpost.errors import FastpostError, TargetUnreachable
     from fastpost.feed import Arriving
+    from fastpost.redirects import Elsewhere
     from fastpost.sources import Batch, Digest, Rejected
-    from fastpost.tally import Tally
-    from fastpost.target import Target
+    from fastpost.target import Redirect, Target
 
     StartFeed = Callable[
         [Iterable[Batch], asyncio.AbstractEventLoop, Callable[[Batch | None, BaseException | None], None]], Arriving
@@ -69,10 +70,16 @@ class Run:
         on_rejected: OnRejected | None,
         distinct: bool,
         on_notice: Callable[[str], None] | None = None,
+        *,
+        led: bool = False,
     ) -> None:
         self._settings = settings
         self._target = target
-        self._tally = tally
+        self.tally = self._tally = tally
+        self._on_notice = on_notice
+        #: A redirect of another run leads uploads here: failing to connect fails them, never the run.
+        self._led = led
+        self._elsewhere: Elsewhere | None = None
         self._on_results = on_results
         self._on_rejected = on_rejected
         self._loop = asyncio.get_running_loop()
@@ -144,6 +151,8 @@ class Run:
                 timer.cancel()
             await self._pool.close()
             self._pool.report()
+            if self._elsewhere is not None:
+                await self._elsewhere.close(tally)
             tally.walking = False
             tally.finished = time.monotonic()
 
@@ -164,9 +173,13 @@ class Run:
             self._ask_for_more()
             self._supply_all()
         self._paused = paused
+        if self._elsewhere is not None:
+            self._elsewhere.pause(paused)
 
     def stop(self, grace: float) -> None:
         """Begin nothing new; reset what is left after `grace` seconds, at once when called again."""
+        if self._elsewhere is not None:
+            self._elsewhere.stop(grace)
         if self.stopping:
             self._cut_short()
             return
@@ -222,7 +235,7 @@ class Run:
     def _ask_for_more(self) -> None:
         if self._feed is None or self.stopping or self._paused:
             return
-        if len(self._backlog) < self._backlog_low and len(self._delayed) < _DELAYED_MOST:
+        if len(self._backlog) < self._backlog_low and self._put_off < _DELAYED_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
@@ -307,7 +320,7 @@ class Run:
         self._backlog.clear()
         for attempt in backlog:
             attempt.failure = failure
-        if self._tally.connections == self._connections_before:
+        if self._tally.connections == self._connections_before and not self._led:
             self._outstanding -= len(backlog)
             self._report(backlog)
             self._fail(failure)
@@ -316,6 +329,11 @@ class Run:
         # What is still to be walked meets the same fate as it arrives: by a new try to connect.
         self._ask_for_more()
 
+    @property
+    def _put_off(self) -> int:
+        """Uploads that are begun and wait, for a retry or at another origin."""
+        return len(self._delayed) + (0 if self._elsewhere is None else self._elsewhere.outstanding)
+
     def _supply_all(self) -> None:
         for connection in list(self._pool.connections):
             self._supply(connection)
@@ -323,7 +341,7 @@ class Run:
     def _supply(self, connection: Connection) -> None:
         """Keep a connection busy, in the order of the backlog."""
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
-        room = 0 if self._paused or len(self._delayed) >= _DELAYED_MOST else connection.room
+        room = 0 if self._paused or self._put_off >= _DELAYED_MOST else connection.room
         backlog = self._backlog
         if room and backlog:
             if room >= len(backlog):
@@ -374,17 +392,19 @@ class Run:
             self._share_out()
         for attempt in failed:
             assert attempt.failure is not None
-            path = self._elsewhere(attempt, attempt.failure)
-            verdict = self._verdict(attempt, attempt.failure, now) if path is None else _REDIRECTED
+            redirect = self._redirect(attempt, attempt.failure)
+            verdict = self._verdict(attempt, attempt.failure, now) if redirect is None else _REDIRECTED
             if verdict.wait is None:
                 final.append(attempt)
                 continue
             self._tally.wasted += attempt.payload
             fresh = attempt.again(replay=verdict.replay, counted=verdict.counted)
-            if path is not None:
-                fresh.path = path
+            if redirect is not None:
+                fresh.path = redirect.path
                 fresh.redirected += 1
-            if self._digester is not None and isinstance(attempt.failure, FileChanged):
+            if redirect is not None and redirect.origin != self._target.origin:
+                self._lead_away(redirect.origin, fresh)
+            elif self._digester is not None and isinstance(attempt.failure, FileChanged):
                 self._digest(fresh, verdict.wait)
             elif verdict.wait > 0:
                 self._delay(fresh, verdict.wait)
@@ -416,13 +436,41 @@ class Run:
             wall=time.time(),
         )
 
-    def _elsewhere(self, attempt: Attempt, failure: FastpostError) -> bytes | None:
-        """Return the :path to which a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""
+    def _redirect(self, attempt: Attempt, failure: FastpostError) -> Redirect | None:
+        """Return where a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""
         if not self._settings.location or self.stopping or attempt.redirected == _MOST_REDIRECTS:
             return None
         if not isinstance(failure, HttpStatus) or failure.status not in (307, 308) or failure.location is None:
             return None
         return self._target.redirected(attempt.path, failure.location)
+
+    def _lead_away(self, origin: str, attempt: Attempt) -> None:
+        if self._elsewhere is None:
+            from fastpost.redirects import Elsewhere
+
+            self._elsewhere = Elsewhere(self._at, self._fail)
+        self._elsewhere.take(origin, attempt)
+
+    def _at(self, origin: str) -> Run:
+        from fastpost import target as targets
+        from fastpost.redirects import settings_elsewhere
+
+        settings = settings_elsewhere(self._settings, origin)
+        target = targets.parse(settings.to, method=self._target.method.decode())
+        return Run(settings, target, Tally(), self._ended_elsewhere, None, True, self._on_notice, led=True)
+
+    def _ended_elsewhere(self, results: list[Attempt]) -> None:
+        assert self._elsewhere is not None
+        self._elsewhere.ended(results)
+        self._end(results)
+        if not self._done.done():
+            self._supply_all()
+
+    def take(self, attempts: list[Attempt]) -> None:
+        """Upload these too: a redirect of another run led them here."""
+        self._outstanding += len(attempts)
+        self._backlog.extend(attempts)
+        self._connections_changed()
 
     def _delay(self, attempt: Attempt, seconds: float) -> None:
         def due() -> None:
@@ -468,7 +516,8 @@ class Run:
         self._finish_if_done()
 
     def _report(self, results: list[Attempt]) -> None:
-        self._tally.add(results)
+        if not self._led:
+            self._tally.add(results)
         if self._on_results is not None:
             self._call(self._on_results, results)
 

@@ -251,6 +251,14 @@ class Tally:
             self.shares = self.shares.plus(part.shares)
             self.peer = self.peer.joined(part.peer)
 
+    def include(self, other: Tally) -> None:
+        """Add what the connections of a run at another origin have measured, and what its repeats have wasted."""
+        self.wasted += other.wasted
+        self.sent += other.sent
+        self.connections += other.connections
+        _add(self.blocked, other.blocked)
+        self.shares = self.shares.plus(other.shares)
+
     def _count_status(self, status: int, times: int) -> None:
         if status:
             self.statuses[status] = self.statuses.get(status, 0) + times

@@ -46,6 +46,13 @@ _TEMPLATE_PATH = _Escapes(_UNRESERVED + b"!$&'()*+,;=:@/%")
 _TEMPLATE_QUERY = _Escapes(_UNRESERVED + b"!$&'()*+,;=:@/%?")
 
 
+class Redirect(typing.NamedTuple):
+    """Where a Location leads: the origin, such as https://store.example:8443, and the :path there."""
+
+    origin: str
+    path: bytes
+
+
 class _Piece(typing.NamedTuple):
     """A literal, followed by a placeholder's value; the last one of a template has no placeholder."""
 
@@ -121,8 +128,15 @@ class Target:
             return UNKNOWN
         return self._by_suffix[suffix] or coded(head, suffix, self._by_suffix)
 
-    def redirected(self, path: bytes, location: str) -> bytes | None:
-        """Return the :path that a Location names (RFC 9110 §10.2.2); None where it is of another origin, or no URL.
+    @property
+    def origin(self) -> str:
+        """Scheme and authority, such as https://store.example:8443 (RFC 6454 §6.2)."""
+        return f"{self.scheme}://{self.authority.decode()}"
+
+    def redirected(self, path: bytes, location: str) -> Redirect | None:
+        """Return where a Location leads (RFC 9110 §10.2.2).
+
+        None: it is no http(s) URL, holds a user name, or leads from https to http, where the octets would be open.
 
         Args:
             path: the :path of the request.
@@ -131,14 +145,15 @@ class Target:
         from urllib.parse import urljoin, urlsplit  # only for those who are redirected
 
         try:
-            url = urlsplit(urljoin(f"{self.scheme}://{self.authority.decode()}{path.decode()}", location))
-            origin = url.scheme, url.hostname, url.port or _PORTS.get(url.scheme), url.username
-        except ValueError:
+            url = urlsplit(urljoin(f"{self.origin}{path.decode()}", location))
+            if url.scheme not in ("https", self.scheme) or url.username is not None:
+                return None
+            # Its fragment is the client's, and is left out; a brace would be a placeholder.
+            there = parse(f"{url.scheme}://{url.netloc}/").origin
+        except (ValueError, UsageError):
             return None
         sent = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        if origin != (self.scheme, self.host, self.port, None) or re.fullmatch(r"/[\x21-\x7e]*", sent) is None:
-            return None
-        return sent.encode()
+        return Redirect(there, sent.encode()) if re.fullmatch(r"/[\x21-\x7e]*", sent) else None
 
     def url(self, name: bytes) -> str:
         """Return the whole URL for a relative name, for messages; secrets in the query are masked."""

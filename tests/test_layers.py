@@ -44,7 +44,8 @@ ARROWS = {
     "growth": "",
     "pool": "growth connection _streams _table tally target retry tally errors config",
     "digest": "_table sources errors",
-    "run": "pool connection _table digest target sources feed retry tally errors config",
+    "redirects": "_table sources tally config",
+    "run": "redirects pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "worker": "uploader _table sources errors config",
     "processes": "worker run target sources tally errors config",
@@ -102,8 +103,8 @@ RESERVED = {
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "connection feed pool run uploader processes worker upload_run process load measurement bench_run "
-    "ingest_worker",
+    "asyncio": "connection feed pool redirects run uploader processes worker upload_run process load measurement "
+    "bench_run ingest_worker",
     "uvloop": "connection uploader worker upload_run bench_run ingest_worker",
     "time": "connection probe digest journal pool run uploader processes upload_run load measurement bench_run",
     "socket": "connection probe ingest ingest_worker",

@@ -497,30 +497,46 @@ class TestFields:
 
 
 @pytest.mark.parametrize(
-    ("location", "path"),
+    ("location", "origin", "path"),
     [
-        ("moved/c", b"/a/moved/c"),
-        ("/x", b"/x"),
-        ("?q=1", b"/a/b?q=1"),
-        ("../../../x", b"/x"),
-        ("", b"/a/b"),
-        ("#fragment", b"/a/b"),
-        ("https://store.example", b"/"),
-        ("HTTPS://Store.Example:443/x%20y?z", b"/x%20y?z"),
-        ("//store.example/x", b"/x"),
-        ("http://store.example/x", None),
-        ("https://store.example:8443/x", None),
-        ("https://other.example/x", None),
-        ("https://store.example.other/x", None),
-        ("https://store.example@other.example/", None),
-        ("https://me:secret@store.example/", None),
-        ("//other.example/x", None),
-        ("https://[::1", None),
-        ("https://store.example:port/", None),
-        ("mailto:me@store.example", None),
-        ("/two words", None),
-        ("/\xe9", None),
+        ("moved/c", "https://store.example", b"/a/moved/c"),
+        ("/x", "https://store.example", b"/x"),
+        ("?q=1", "https://store.example", b"/a/b?q=1"),
+        ("../../../x", "https://store.example", b"/x"),
+        ("", "https://store.example", b"/a/b"),
+        ("#fragment", "https://store.example", b"/a/b"),
+        ("https://store.example", "https://store.example", b"/"),
+        ("HTTPS://Store.Example:443/x%20y?z", "https://store.example", b"/x%20y?z"),
+        ("//store.example/x", "https://store.example", b"/x"),
+        ("https://store.example:8443/x", "https://store.example:8443", b"/x"),
+        ("https://other.example/x", "https://other.example", b"/x"),
+        ("https://store.example.other/x", "https://store.example.other", b"/x"),
+        ("//other.example/x", "https://other.example", b"/x"),
+        ("https://[2001:DB8::1]:443/x", "https://[2001:db8::1]", b"/x"),
     ],
 )
-def test_where_a_redirect_may_lead(location: str, path: bytes | None) -> None:
-    assert parse("https://store.example/a/{path}").redirected(b"/a/b", location) == path
+def test_where_a_redirect_leads(location: str, origin: str, path: bytes) -> None:
+    assert parse("https://store.example/a/{path}").redirected(b"/a/b", location) == (origin, path)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://store.example/x",  # what was sealed would be open
+        "https://store.example@other.example/",
+        "https://me:secret@store.example/",
+        "https://[::1",
+        "https://store.example:port/",
+        "https://a{path}.example/",
+        "mailto:me@store.example",
+        "/two words",
+        "/\xe9",
+    ],
+)
+def test_where_no_redirect_leads(location: str) -> None:
+    assert parse("https://store.example/a/{path}").redirected(b"/a/b", location) is None
+
+
+def test_a_redirect_may_lead_from_http_to_https() -> None:
+    led = parse("http://store.example:8080/{path}").redirected(b"/b", "https://store.example/b")
+    assert led == ("https://store.example", b"/b")

@@ -30,28 +30,103 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.mark.parametrize("options", [[], ["--location"]])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_leads_to_another_server(tmp_path: Path, status: int, options: list[str]) -> None:
+def test_no_redirect_leads_to_another_server_unasked(tmp_path: Path, status: int) -> None:
     """The other server sees no connection, so no credential either."""
     folder = folder_of(tmp_path, [100, 100_000])
+    with HostileServer(lambda line: line.greet()) as other, leading(other.url, status) as server:
+        outcome = upload(folder, server, "--oauth2-bearer", SECRET)
+    check(outcome, folder, server, {path.name: "HttpStatus" for path in folder.iterdir()})
+    assert other.lines == []
+    assert SECRET not in outcome.err + str(outcome.report) + (tmp_path / "failures.ndjson").read_text()
 
-    with HostileServer(lambda line: line.greet()) as other:
 
+def leading(where: str, status: int) -> HostileServer:
+    """A server that sends every request elsewhere, at its first octet."""
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "headers":
+            line.send(line.response(stream, status, location=where + stream.path.lstrip("/")))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    return HostileServer(scenario)
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_nothing_that_was_given_for_one_server_goes_to_another(tmp_path: Path, status: int) -> None:
+    """Under --location the files go there, all other fields of the request do not."""
+    folder = folder_of(tmp_path, [0, 100, 100_000])
+    with HostileServer(lambda line: line.greet()) as other, leading(other.url, status) as server:
+        secrets = ("--oauth2-bearer", SECRET, "-H", f"X-Key: {SECRET}", "-H", f"Cookie: {SECRET}")
+        outcome = upload(folder, server, *secrets, "--location")
+    assert outcome.failed == {}
+    assert outcome.report["connections"] == 2
+    assert other.taken() == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(list(server.streams())) == len(list(other.streams())) == 3
+    for stream in server.streams():
+        assert SECRET in str(stream.fields)
+    for stream in other.streams():
+        assert SECRET not in str(stream.fields)
+        assert {"authorization", "x-key", "cookie"}.isdisjoint(stream.fields)
+
+
+def test_a_redirect_to_nowhere_fails_its_files_alone(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100, 100, 100])
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event != "end" or stream.path != "/001":
+            return False
+        line.send(line.response(stream, 307, location="http://127.0.0.1:1/elsewhere"))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    with HostileServer(scenario) as server:
+        outcome = upload(folder, server, "--location", "--retries", "0")
+    assert outcome.failed == {"001": "ConnectFailed"}
+    assert outcome.code == 1
+
+
+def test_two_servers_that_send_to_each_other_are_left(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100])
+    whither: dict[bool, str] = {}
+
+    def server_of(first: bool) -> HostileServer:
         def react(line: Line, stream: Stream, event: str) -> bool:
-            if event == "headers":
-                line.send(line.response(stream, status, location=other.url))
+            if event == "end":
+                line.send(line.response(stream, 307, location=whither[not first]))
             return True
 
         def scenario(line: Line) -> None:
             line.greet()
             line.serve(react)
 
-        with HostileServer(scenario) as server:
-            outcome = upload(folder, server, "--oauth2-bearer", SECRET, *options)
-    check(outcome, folder, server, {path.name: "HttpStatus" for path in folder.iterdir()})
-    assert other.lines == []
-    assert SECRET not in outcome.err + str(outcome.report) + (tmp_path / "failures.ndjson").read_text()
+        return HostileServer(scenario, times=9)
+
+    with server_of(True) as first, server_of(False) as second:
+        whither |= {True: first.url, False: second.url}
+        outcome = upload(folder, first, "--location")
+        requests = len(list(first.streams())) + len(list(second.streams()))
+    assert outcome.failed == {"000": "HttpStatus"}
+    assert requests == 6
+
+
+NOWHERE = ["http://u:p@127.0.0.1:1/", "ftp://127.0.0.1/", "http://[::1", "http://a b/"]
+
+
+@pytest.mark.parametrize("location", NOWHERE)
+def test_locations_that_lead_nowhere_are_failures(tmp_path: Path, location: str) -> None:
+    folder = folder_of(tmp_path, [100])
+    with leading(location, 307) as server:
+        outcome = upload(folder, server, "--location")
+    assert outcome.failed == {"000": "HttpStatus"}
+    assert outcome.code == 1
 
 
 def test_a_server_that_repeats_the_credential_and_more(tmp_path: Path) -> None:
