@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is set up once and again when its inputs change.
-#   make demo | test | lint | bench | compare | instructions | fuzz [SECONDS=60] | sanitize | audit | clean
+#   make demo | test | lint | bench | compare | curves | instructions | fuzz [SECONDS=60] | sanitize | audit | clean
 #   ARGS='…' goes to pytest, the comparison or the count; PYTHON=python3.12 chooses the interpreter of a new .venv.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BUILD_REQUIRES := $(shell sed -n '/^requires = /{s/.*\[\(.*\)\]/\1/;s/", "/" "/g
 SANITIZED := build/sanitize
 NEEDED := Debian, Ubuntu: apt install gcc make python3-dev python3-venv
 
-.PHONY: demo test lint bench compare instructions fuzz sanitize audit clean
+.PHONY: demo test lint bench compare curves instructions fuzz sanitize audit clean
 
 # 4,096 small files and three large ones go to the embedded server.
 demo: .venv/.built
@@ -39,6 +39,10 @@ bench: .venv/.bench
 compare: .venv/.bench
 	@$(BIN)/python -m bench.compare $(ARGS); code=$$?; \
 	$(BIN)/python -m bench.compare --report $(filter --quick,$(ARGS)) && exit $$code
+# How cost grows with files, sizes, streams and connections: docs/curves.png. A quarter of an hour.
+curves: .venv/.bench
+	$(BIN)/python -m bench.curves $(ARGS)
+
 # The session's instructions against bench/instructions.json; ARGS=--record writes it anew.
 instructions: .venv/.dev
 	$(BIN)/python -m bench.instructions $(ARGS)
