@@ -208,14 +208,6 @@ class Tally:
             self.mismatched += isinstance(failure, DigestMismatch)
             self._fail(result.upload.name, failure)
 
-    def lose(self, count: int, failure: FastpostError) -> None:
-        """Count uploads of which nothing more is known, not even their names."""
-        self._fail(b"(names not known)", failure)
-        self.failed += count - 1
-        kind = type(failure).__name__
-        self.errors[kind] += count - 1
-        self.causes[kind] += count - 1
-
     def cut(self) -> Tally:
         """Return the results counted since the last cut, and count them anew; what connections measure is copied."""
         part = Tally()
