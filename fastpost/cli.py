@@ -516,7 +516,7 @@ def _spare_collections() -> None:
     A run makes next to no cycles. The interpreter's last collections would free, object by object, what the system
     takes back anyway: 15 ms, half as long as loading click.
     """
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(10_000, 5, 2)
     atexit.register(gc.freeze)
 
 
