@@ -1,6 +1,7 @@
 """File sets to measure with, made once and kept under a cache folder.
 
-Nested folders of incompressible files, of one size or of mixed ones, and a real tree: copies of the running Python's own files.
+Nested folders of incompressible files, of one size or of mixed ones, and a real tree: copies of the running Python's
+own files.
 """
 
 from __future__ import annotations
