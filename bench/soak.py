@@ -3,8 +3,8 @@
     python -m bench.soak [--files 1000000] [--share 0.02]
 
 The bars: every file arrives intact (CRC-32 of what the server took against the file on disk), resident memory at the
-end is within 10 % of that at a tenth of the way, and so is the most of open descriptors. Both are read from /proc as the
-run goes, each time that the server has taken another thousand. Exits with 1 when a bar is missed.
+end is within 10 % of that at a tenth of the way, and so is the most of open descriptors. Both are read from /proc as
+the run goes, each time that the server has taken another thousand. Exits with 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def judge(run: Soak, files: int, damaged: tuple[int, int, int]) -> list[str]:
 
 def tell(run: Soak, wanted: Mixed, damaged: tuple[int, int, int]) -> None:
     """Print the figures as Markdown."""
-    print(f"{wanted}; {', '.join(f'{name} {value}' for name, value in machine().items())}\n")
+    facts = machine()
+    print(f"{wanted}; " + ", ".join(f"{name} {facts[name]}" for name in ("processor", "kernel", "python", "fastpost")))
+    print()
     print("| files | seconds | RSS MB | descriptors: median | most |\n|---:|---:|---:|---:|---:|")
     for step in run.steps:
         last = step.last
