@@ -105,7 +105,7 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         grant = _WINDOW.to_bytes(4, "big")
-        transport.write(frame(SETTINGS, 0, 0, b"\x00\x04" + grant) + frame(WINDOW_UPDATE, 0, 0, grant))
+        self._transport.write(frame(SETTINGS, 0, 0, b"\x00\x04" + grant) + frame(WINDOW_UPDATE, 0, 0, grant))
 
     def data_received(self, data: bytes) -> None:
         octets = self._octets

@@ -123,7 +123,7 @@ class _Ending(threading.Thread):
 
 def _watch(lines: IO[str], pid: int, began: float) -> tuple[list[Sample], str]:
     """Look at the client for each line of the server, and return that with the first line that is no number."""
-    samples = []
+    samples: list[Sample] = []
     for line in lines:
         if not line.strip().isdigit():
             return samples, line
