@@ -523,6 +523,12 @@ class Connection:
             self._socket = None
             self._tls = None
             _live_sockets -= 1
+        # They hold the connection, and it them: its buffers would stay until the garbage collector comes.
+        self._tick_guarded = self._line_guarded = self._writable_guarded = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def _settle(future: asyncio.Future[None]) -> None:
