@@ -61,7 +61,7 @@ sanitize: .venv/.dev
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 \
 	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/pytest -m 'not integration and not slow and not unsanitized' --timeout 600 --capture sys $(ARGS)
+	$(BIN)/pytest -m 'not slow and not unsanitized' --timeout 600 --capture sys $(ARGS)
 
 # Known vulnerabilities of what fastpost loads, by PyPI.
 audit: .venv/.dev

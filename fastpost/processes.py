@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _PORTION: Final = 128
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
+#: Seconds that a thread may take to notice that its worker has ended; one that walks a slow disk is left to itself.
+_THREAD_ENDS: Final = 1.0
 #: Seconds that the first portions wait for all workers to have asked: few files must not all go to the first one.
 _ALL_ASK: Final = 1.0
 
@@ -134,6 +136,12 @@ class _Worker:
         self.failure: TargetUnreachable | None = None
         self._pid = pid
         self._portions = portions
+        self._threads: list[threading.Thread] = []
+
+    def start(self, thread: threading.Thread) -> None:
+        """Start a thread that waits for this worker; it ends with it."""
+        self._threads.append(thread)
+        thread.start()
 
     def serve(self, portions: _Portions) -> None:
         """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises."""
@@ -173,6 +181,8 @@ class _Worker:
                 self.signal(signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = 0
+        for thread in self._threads:
+            thread.join(_THREAD_ENDS)
         self._portions.close()
         self.told.close()
 
@@ -238,17 +248,16 @@ class _Portions:
                 self._left = self._arrived(batch)[::-1]
                 self._size = max(min(_PORTION, -(-len(self._left) // self._workers)), 1)
             if self._stopped:
+                self._all_ask.abort()  # who gets nothing more will not ask again
                 return None
             portion = self._left[: -self._size - 1 : -1]
             del self._left[-self._size :]
             return portion
 
-    def stop(self) -> int:
-        """Hand out nothing more; return how many uploads were found and not handed out."""
+    def stop(self) -> None:
+        """Hand out nothing more."""
         self._stopped = True
-        with self._lock:
-            left, self._left = self._left, []
-        return len(left)
+        self._all_ask.abort()
 
 
 class _Run:
@@ -285,8 +294,8 @@ class _Run:
         tally.walking = True
         for one in self._workers:
             # Threads, because both wait in the midst of a message: uvloop would make the pipes non-blocking.
-            threading.Thread(target=self._serve, args=(one,), name="fastpost-portions", daemon=True).start()
-            threading.Thread(target=self._listen, args=(one,), name="fastpost-told", daemon=True).start()
+            one.start(threading.Thread(target=self._serve, args=(one,), name="fastpost-portions", daemon=True))
+            one.start(threading.Thread(target=self._listen, args=(one,), name="fastpost-told", daemon=True))
         try:
             await self._done
         finally:

@@ -396,6 +396,8 @@ class HostileServer:
 
 # --- a run ----------------------------------------------------------------------------------------
 
+#: The tests run under a sanitizer (`make sanitize`).
+SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 #: Where something changes: empty, one octet, the default frame and window, the border between pread and map.
 SIZES = (0, 1, 100, 5_000, 16_384, 16_385, 65_535, 65_536, 65_537, 150_000, 400_000)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpost import errors
+from fastpost import errors, processes
 from fastpost._table import Attempt
 from fastpost.config import Settings
 from fastpost.errors import FastpostError, HttpStatus, NotProcessed, ProtocolViolation, Reaction, StreamReset
@@ -58,6 +58,27 @@ def test_nobody_has_a_second_portion_before_all_have_their_first() -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(len, taken.values())) == [4, 4]
+
+
+def test_nobody_waits_for_one_that_got_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One upload for two: the second worker is told that there is no more and asks no more."""
+    monkeypatch.setattr(processes, "_ALL_ASK", 60.0)
+    portions = _Portions(walk([1]), 2, lambda batch: batch.uploads)
+    taken: list[object] = []
+
+    def ask() -> None:
+        number = 0
+        while (portion := portions.take(number)) is not None:
+            taken.extend(portion)
+            number += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(taken) == 1
 
 
 @pytest.mark.parametrize("connections", ["auto", 3, 8])

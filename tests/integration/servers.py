@@ -351,7 +351,8 @@ def _running(
         process = subprocess.Popen(
             command,
             cwd=work,
-            env={**os.environ, **(environment or {})},
+            # Not the sanitizer that the tests may run under: the servers are others' programs.
+            env={**{name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
