@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fastpost.errors import FileFailed, file_failure
-from fastpost.sources import Batch, Digest, Rejected
+from fastpost.sources import Batch, Digest, Rejected, mtime_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ class Reader:
                 done += count
         finally:
             os.close(fd)
-        return found.digest(), (status.st_size, status.st_mtime_ns, status.st_ino)
+        return found.digest(), (status.st_size, mtime_ns(status), status.st_ino)
 
 
 def _open(upload: Upload) -> int:

@@ -19,6 +19,7 @@ from zlib import crc32
 
 from fastpost._records import record
 from fastpost.errors import UsageError
+from fastpost.sources import mtime_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,12 +90,12 @@ class Contents:
         checksum, facts = read(_CHECKSUM), read(_FACTS.size)
         if len(facts) < _FACTS.size:
             return None
-        length, size, mtime_ns, inode = _FACTS.unpack(facts)
+        length, size, changed, inode = _FACTS.unpack(facts)
         name = read(length)
         if len(name) < length or crc32(facts + name) != int.from_bytes(checksum, "little"):
             return None
         self.intact += _CHECKSUM + _FACTS.size + length
-        return Entry(name, size, mtime_ns, inode)
+        return Entry(name, size, changed, inode)
 
 
 def head(target: str) -> bytes:
@@ -105,8 +106,8 @@ def head(target: str) -> bytes:
     return _FIRST_LINE + record(name, 0, 0, 0)
 
 
-def _facts(name: bytes, size: int, mtime_ns: int, inode: int) -> bytes:
-    return _FACTS.pack(len(name), size, mtime_ns, inode) + name
+def _facts(name: bytes, size: int, changed: int, inode: int) -> bytes:
+    return _FACTS.pack(len(name), size, changed, inode) + name
 
 
 def read(path: str, target: str, *, shared: bool) -> Recorded:
@@ -171,7 +172,7 @@ class Recorded:
             found = os.stat(upload.file, follow_symlinks=upload.follow)
         except OSError:
             return False  # whoever opens it will find out why
-        what = hash(_facts(upload.name, found.st_size, found.st_mtime_ns, found.st_ino))
+        what = hash(_facts(upload.name, found.st_size, mtime_ns(found), found.st_ino))
         return self._table.get(what if self._shared else hash(upload.name)) == (what or 1)
 
 

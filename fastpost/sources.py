@@ -31,7 +31,18 @@ _NAME_MAX = 255
 #: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
 _FOLDERS_PER_BATCH = 64
 
+#: Nanoseconds of the whole seconds whose nanoseconds 64 bits can count.
+_DATED = 9_223_372_036 * 10**9
+
 _DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+def mtime_ns(status: os.stat_result) -> int:
+    """Return the time of change as the data plane has it: ±(2⁶³−1) outside the years 1677 to 2262."""
+    found = status.st_mtime_ns
+    if -_DATED <= found < _DATED:
+        return found
+    return 2**63 - 1 if found > 0 else 1 - 2**63
 
 
 class Upload:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fastpost import digest
+from fastpost._chunker import Source
 from fastpost.digest import CHUNK, Abandoned, Digester, Reader
 from fastpost.errors import FileUnreadable, FileVanished, NotRegularFile
 from fastpost.sources import Batch, Upload
@@ -47,6 +48,21 @@ def test_uploads_go_on_with_digest_and_identity(tmp_path: pathlib.Path, size: in
     assert found.field == (b"content-digest", b"%b=:%b:" % (algorithm.encode(), coded))
     status = os.stat(tmp_path / "a")
     assert found.identity == (size, status.st_mtime_ns, status.st_ino)
+
+
+@pytest.mark.parametrize("seconds", [2**31, 9_223_372_035, 9_223_372_036, 9_223_372_037, 10_413_792_000, 1 - 2**31])
+def test_a_file_dated_far_away_has_the_identity_that_the_data_plane_sees(tmp_path: pathlib.Path, seconds: int) -> None:
+    """Beyond 2262 nanoseconds don't fit in 64 bits; it failed as changed, each time."""
+    upload = file(tmp_path / "a")
+    os.utime(upload.file, ns=(0, seconds * 10**9 + 999_999_999))
+    if os.stat(upload.file).st_mtime_ns // 10**9 != seconds:
+        pytest.skip("the file system can't hold the date")
+    _, identity = Reader().digest(upload, "sha-256")
+    source = Source.from_path(upload.file)
+    assert identity == (source.size, source.mtime_ns, source.inode)
+    assert source.mtime_ns == (2**63 - 1 if seconds >= 9_223_372_036 else seconds * 10**9 + 999_999_999)
+    assert source.is_unchanged()
+    source.shut()
 
 
 def test_a_large_file_does_not_hold_back_those_before_it(

@@ -16,7 +16,7 @@ from fastpost import recorded
 from fastpost._records import record
 from fastpost.errors import UsageError
 from fastpost.recorded import Contents, Entry, Recorded, head
-from fastpost.sources import Batch, Upload, walk
+from fastpost.sources import Batch, Upload, mtime_ns, walk
 
 TARGET = "https://store.example/dav/"
 ENTRIES = [Entry(b"a", 1, 2, 3), Entry(b"folder/\xff\n", 0, -1, 2**64 - 1), Entry(b"x" * 4000, 2**62, 2**62, 0)]
@@ -129,7 +129,7 @@ def tree(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def entry(path: pathlib.Path, name: bytes | None = None) -> Entry:
     found = path.stat()
-    return Entry(name or os.fsencode(path.name), found.st_size, found.st_mtime_ns, found.st_ino)
+    return Entry(name or os.fsencode(path.name), found.st_size, mtime_ns(found), found.st_ino)
 
 
 def sifted(known: Recorded, folder: pathlib.Path, **options: bool) -> tuple[list[bytes], list[bytes]]:
@@ -148,6 +148,14 @@ def test_what_is_recorded_and_unchanged_is_left_out(tree: pathlib.Path) -> None:
         known.add(entry(tree / name))
     assert sifted(known, tree) == ([b"c"], [b"a", b"b"])
     assert len(known) == 2
+
+
+def test_a_file_dated_in_the_year_2300_is_recorded(tree: pathlib.Path) -> None:
+    """Its nanoseconds are more than the 64 bits of a journal hold."""
+    os.utime(tree / "a", ns=(0, 10_413_792_000 * 10**9))
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    assert sifted(known, tree) == ([b"b", b"c"], [b"a"])
 
 
 @pytest.mark.parametrize("what", ["size", "mtime", "inode"])
