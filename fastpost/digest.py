@@ -92,13 +92,16 @@ class Digester:
         self._reader = Reader()
         #: Those of files that have changed.
         self._readers: set[Reader] = set()
+        #: Files that were found and have not gone on yet.
+        self._held: list[Upload] = []
 
     def digested(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on with `digests`, in pieces where files are large. Reads in the walk's thread."""
         for batch in batches:
-            uploads, batch.uploads, batch.digests = batch.uploads, [], {}
+            self._held = uploads = batch.uploads
+            batch.uploads, batch.digests = [], {}
             octets = 0
-            for upload in uploads:
+            for number, upload in enumerate(uploads, 1):
                 try:
                     digest = self._digest(upload, self._reader)
                 except FileFailed as failure:
@@ -110,9 +113,11 @@ class Digester:
                 batch.digests[upload] = digest
                 octets += digest.identity[0]
                 if octets >= _STEP:
+                    self._held = uploads[number:]
                     yield batch
                     batch, octets = Batch(), 0
                     batch.digests = {}
+            self._held = []
             yield batch
 
     def again(self, upload: Upload) -> Digest:
@@ -131,10 +136,13 @@ class Digester:
         attempt.request_fields = (*others, digest.field)
         attempt.expected = digest.identity
 
-    def abandon(self) -> None:
-        """Compute nothing more; what is under way ends soon (after one read)."""
+    def abandon(self) -> Batch:
+        """Compute nothing more; what is under way ends soon (after one read). Returns the files that don't go on."""
         for reader in [self._reader, *self._readers]:
             reader.abandoned = True
+        batch = Batch()
+        batch.uploads = self._held
+        return batch
 
     def _digest(self, upload: Upload, reader: Reader) -> Digest:
         try:

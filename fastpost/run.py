@@ -193,6 +193,8 @@ class Run:
         self._delayed.clear()
         self._digesting.clear()
         self._give_up(unsent)
+        if self._digester is not None:
+            self._take(self._digester.abandon())
         if grace > 0:
             self._grace = self._loop.call_later(grace, self._cut_short)
         else:

@@ -77,6 +77,17 @@ def test_a_large_file_does_not_hold_back_those_before_it(
     assert sum(piece.skipped for piece in pieces) == 3
 
 
+def test_files_in_hand_are_not_forgotten(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_STEP", 100)
+    batch = Batch()
+    batch.uploads = [file(tmp_path / str(number), bytes(size)) for number, size in enumerate((60, 60, 1, 1))]
+    digester = Digester("sha-256")
+    digested = digester.digested([batch])
+    assert [upload.name for upload in next(digested).uploads] == [b"0", b"1"]
+    assert [upload.name for upload in digester.abandon().uploads] == [b"2", b"3"]
+    assert list(digested) == []
+
+
 def test_what_cannot_be_read_is_rejected_by_name_and_the_others_go_on(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
