@@ -58,7 +58,7 @@ class _Listing:
         """Leave out what a journal holds already. Raises UsageError when it is no journal for this target."""
         from fastpost.recorded import read
 
-        return read(journal, self._target.template, shared=self._target.shared).sift(batches)
+        return read(journal, self._target).sift(batches)
 
     def pass_over(self, recorded: Sequence[Upload]) -> None:
         """Count uploads that were made before; their URLs are taken."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fastpost._table import Attempt
     from fastpost.sources import Batch
+    from fastpost.target import Target
 
 #: Seconds between two syncs, and how long one may take before the walk is held. A success is on disk after the sync
 #: that was under way, the pause and its own sync: less than 1 s, or the run waits for the disk.
@@ -36,14 +37,13 @@ class Journal:
 
     Args:
         path: the file; made when it isn't there.
-        target: the URL template that the files go to.
-        shared: every file goes to one URL.
+        target: where the files go.
     Raises UsageError when it belongs to another target, another format or a run that is under way, or is no journal;
     OSError when it can't be opened or made.
     """
 
-    def __init__(self, path: str, target: str, *, shared: bool) -> None:
-        self.recorded = Recorded(shared)
+    def __init__(self, path: str, target: Target) -> None:
+        self.recorded = Recorded(target.shared)
         #: Octets at the end that were torn or damaged, and dropped.
         self.dropped = 0
         #: Why nothing more can be written, a full disk say; what was recorded before stays.
@@ -82,7 +82,7 @@ class Journal:
         self._thread.join()
         os.close(self._fd)
 
-    def _load(self, target: str) -> int:
+    def _load(self, target: Target) -> int:
         """Read what is there, drop a torn end, begin a new one. Returns where the next record goes."""
         start = head(target)
         size = os.fstat(self._fd).st_size

@@ -4,7 +4,8 @@ The file is a line that names the format, then a record of the target, then one 
 
     CRC-32 of what follows · length of the name · size · mtime in ns · inode · name
 
-in little-endian, without padding; that of the target has its URL for a name. A record says itself whether it is whole,
+in little-endian, without padding; that of the target has for a name 32 octets that tell it from any other, then method
+and URL for people, without secrets. A record says itself whether it is whole,
 so a torn tail is known as one. Why it is so: docs/decisions/0007-journal.md.
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fastpost.sources import Batch, Upload
+    from fastpost.target import Target
 
 FORMAT: Final = 1
 _KIND: Final = b"fastpost journal "
@@ -32,6 +34,7 @@ _FIRST_LINE: Final = b"%b%d\n" % (_KIND, FORMAT)
 #: Length of the name, size, mtime in ns, inode. No path that can be opened is as long as the length can say.
 _FACTS: Final = struct.Struct("<HqqQ")
 _CHECKSUM: Final = 4
+_FINGERPRINT: Final = 32
 #: Octets of one read.
 BUFFER: Final = 1 << 20
 
@@ -57,8 +60,9 @@ class Contents:
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
-        #: The target, as `--to` had it; None while not even that is whole.
+        #: Method and URL, secrets masked; None while not even that is whole.
         self.target: str | None = None
+        self._fingerprint = b""
         #: Octets that are whole, from the start; complete when `entries` is exhausted.
         self.intact = 0
         first = file.readline(64)
@@ -68,19 +72,21 @@ class Contents:
             return  # empty, or killed in its first moment
         self.intact = len(first)
         if (entry := self._read()) is not None:
-            self.target = entry.name.decode("utf-8", "surrogateescape")
+            self._fingerprint = entry.name[:_FINGERPRINT]
+            self.target = entry.name[_FINGERPRINT:].decode("utf-8", "surrogateescape")
 
     def entries(self) -> Iterator[Entry]:
         """Yield the records up to the end, or up to one that is torn or damaged."""
         while self.target is not None and (entry := self._read()) is not None:
             yield entry
 
-    def load(self, recorded: Recorded, target: str) -> None:
+    def load(self, recorded: Recorded, target: Target) -> None:
         """Read all records into `recorded`. Raises UsageError when they are of uploads to another target."""
-        if self.target != target:
+        if self._fingerprint != target.fingerprint:
+            asked = _shown(target)
+            other = "with another value where *** stands" if asked == self.target else f"not {asked}"
             raise UsageError(
-                f"{self._path} is the journal of uploads to {self.target}, not to {target}: "
-                "name another file, or give that URL with --to"
+                f"{self._path} is the journal of {self.target}, {other}: name another file, or give that method and URL"
             )
         for entry in self.entries():
             recorded.add(entry)
@@ -98,24 +104,28 @@ class Contents:
         return Entry(name, size, changed, inode)
 
 
-def head(target: str) -> bytes:
+def head(target: Target) -> bytes:
     """Return what a journal begins with. Raises UsageError when the target is too long for it."""
-    name = os.fsencode(target)
+    name = target.fingerprint + os.fsencode(_shown(target))
     if len(name) > 0xFFFF:
-        raise UsageError("with --journal the URL of --to can't be longer than 65,535 octets: shorten it")
+        raise UsageError("with --journal the URL of --to can't be longer than 65,000 octets: shorten it")
     return _FIRST_LINE + record(name, 0, 0, 0)
+
+
+def _shown(target: Target) -> str:
+    return f"{target.method.decode()} {target.template}"
 
 
 def _facts(name: bytes, size: int, changed: int, inode: int) -> bytes:
     return _FACTS.pack(len(name), size, changed, inode) + name
 
 
-def read(path: str, target: str, *, shared: bool) -> Recorded:
+def read(path: str, target: Target) -> Recorded:
     """Return what the journal of a file holds, nothing when there is no such file; it is neither locked nor changed.
 
     Raises UsageError as Journal does, OSError when it can't be read.
     """
-    recorded = Recorded(shared)
+    recorded = Recorded(target.shared)
     with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=BUFFER) as file:
         contents = Contents(file, path)
         if contents.target is not None:

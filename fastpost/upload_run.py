@@ -218,7 +218,7 @@ class UploadRun:
             return
         from fastpost.journal import Journal
 
-        journal = Journal(self._journal_path, self._target.template, shared=self._target.shared)
+        journal = Journal(self._journal_path, self._target)
         if journal.dropped:
             self._on_notice(
                 f"{self._journal_path}: its last {journal.dropped:,} octets are not whole, as after a kill, and were "

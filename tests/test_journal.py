@@ -18,8 +18,9 @@ from fastpost.errors import FastpostError, HttpStatus, UsageError
 from fastpost.journal import Journal, check_place
 from fastpost.recorded import Contents, head
 from fastpost.sources import Batch, Upload
+from fastpost.target import parse
 
-TARGET = "https://store.example/dav/"
+TARGET = parse("https://store.example/dav/")
 
 
 def results(*names: str, failure: FastpostError | None = None) -> list[Attempt]:
@@ -29,8 +30,8 @@ def results(*names: str, failure: FastpostError | None = None) -> list[Attempt]:
     return made
 
 
-def opened(path: pathlib.Path, target: str = TARGET) -> Journal:
-    return Journal(str(path), target, shared=False)
+def opened(path: pathlib.Path) -> Journal:
+    return Journal(str(path), TARGET)
 
 
 def names(path: pathlib.Path) -> list[str]:
@@ -99,7 +100,10 @@ def test_a_journal_cut_at_any_octet_goes_on(path: pathlib.Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("octets", "told"),
     [
-        (head("https://other.example/"), "not to https://store.example/dav/: name another file, or give that URL"),
+        (
+            head(parse("https://other.example/")),
+            "not PUT https://store.example/dav/: name another file, or give that method and URL",
+        ),
         (b"fastpost journal 7\n", "format 7"),
         (b"letters to the editor\n", "is no journal of fastpost"),
         (head(TARGET)[:-1] + b"?" + bytes(50), "is damaged at its start"),

@@ -17,12 +17,14 @@ from fastpost._records import record
 from fastpost.errors import UsageError
 from fastpost.recorded import Contents, Entry, Recorded, head
 from fastpost.sources import Batch, Upload, mtime_ns, walk
+from fastpost.target import Target, parse
 
-TARGET = "https://store.example/dav/"
+TARGET = parse("https://store.example/dav/")
+SHOWN = "PUT https://store.example/dav/"
 ENTRIES = [Entry(b"a", 1, 2, 3), Entry(b"folder/\xff\n", 0, -1, 2**64 - 1), Entry(b"x" * 4000, 2**62, 2**62, 0)]
 
 
-def journal(entries: Iterable[Entry], target: str = TARGET) -> bytes:
+def journal(entries: Iterable[Entry], target: Target = TARGET) -> bytes:
     return head(target) + b"".join(record(*entry) for entry in entries)
 
 
@@ -52,7 +54,7 @@ def read_all(octets: bytes) -> tuple[str | None, list[Entry], int]:
 )
 def test_what_is_written_is_read(entries: list[Entry]) -> None:
     octets = journal(entries)
-    assert read_all(octets) == (TARGET, entries, len(octets))
+    assert read_all(octets) == (SHOWN, entries, len(octets))
 
 
 def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
@@ -62,7 +64,7 @@ def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
         target, entries, intact = read_all(octets[:length])
         whole = [end for end in ends if end <= length]
         assert entries == ENTRIES[: max(0, len(whole) - 1)]
-        assert target == (TARGET if whole else None)
+        assert target == (SHOWN if whole else None)
         if whole:
             assert intact == whole[-1]
 
@@ -82,7 +84,7 @@ def test_damage_at_any_octet_costs_nothing_before_it() -> None:
 def test_what_a_lost_write_leaves_behind_is_no_record(tail: bytes) -> None:
     """After a power loss a file may be longer than what was written, with zeros at its end."""
     octets = journal(ENTRIES)
-    assert read_all(octets + tail) == (TARGET, ENTRIES, len(octets))
+    assert read_all(octets + tail) == (SHOWN, ENTRIES, len(octets))
 
 
 @hypothesis.given(st.binary(max_size=300))
@@ -114,7 +116,7 @@ def test_other_files_are_refused_with_the_cure(octets: bytes, told: str) -> None
 
 def test_a_target_that_no_record_can_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="shorten it"):
-        head("https://store.example/" + "x" * 70_000)
+        head(parse("https://store.example/" + "x" * 70_000))
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
@@ -230,11 +232,26 @@ def test_hashes_are_found_again_however_many() -> None:
 
 def test_reading_changes_nothing_and_a_missing_journal_is_empty(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "journal"
-    assert len(recorded.read(str(path), TARGET, shared=False)) == 0
+    assert len(recorded.read(str(path), TARGET)) == 0
     assert not path.exists()
     torn = journal(ENTRIES)[:-1]
     path.write_bytes(torn)
-    assert len(recorded.read(str(path), TARGET, shared=False)) == 2
+    assert len(recorded.read(str(path), TARGET)) == 2
     assert path.read_bytes() == torn
-    with pytest.raises(UsageError, match="not to https://other"):
-        recorded.read(str(path), "https://other.example/", shared=False)
+    with pytest.raises(UsageError, match="not PUT https://other"):
+        recorded.read(str(path), parse("https://other.example/"))
+
+
+def test_what_is_masked_or_of_another_method_is_another_target(tmp_path: pathlib.Path) -> None:
+    """Nobody can read from the file what its secrets are."""
+    path = tmp_path / "journal"
+    mine = parse("https://store.example/{path}?author=s3cret")
+    path.write_bytes(journal(ENTRIES, mine))
+    assert b"s3cret" not in path.read_bytes()
+    assert len(recorded.read(str(path), parse("https://store.example:443/{path}?author=s3cret"))) == len(ENTRIES)
+    for other, told in (
+        (parse("https://store.example/{path}?author=other"), r"with another value where \*\*\* stands: name another"),
+        (parse("https://store.example/{path}?author=s3cret", method="POST"), "not POST https://store.example/"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            recorded.read(str(path), other)

@@ -296,6 +296,21 @@ def test_a_secret_in_the_target_is_not_in_the_journal(tmp_path: Path) -> None:
     assert b"s3cret" not in journal.read_bytes()
 
 
+def test_another_value_that_is_masked_or_another_method_is_another_target(tmp_path: Path) -> None:
+    """Nothing that the server doesn't have may count as sent."""
+    tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
+    with ScriptedServer() as server:
+        url = f"{server.url}{{path}}?author="
+        assert command.upload(tree, "--to", f"{url}me", "--journal", journal).code == 0
+        for options in (("--to", f"{url}you"), ("--to", f"{url}me", "--method", "POST")):
+            for dry in ((), ("--dry-run",)):
+                run = command.upload(tree, *options, "--journal", journal, *dry)
+                assert run.code == 2
+                assert run.told(str(journal), "name another file")
+        assert command.upload(tree, "--to", f"{url}me", "--journal", journal).files["skipped"] == 1
+    assert len(server.requests) == 1
+
+
 def test_no_space_for_the_journal(tmp_path: Path) -> None:
     """The uploads go on, what is recorded stays, and the run says that it is not all."""
     tree, journal = fill(tmp_path / "tree", 400), tmp_path / "journal"
