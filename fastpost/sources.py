@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fastpost.errors import (
     FastpostError,
@@ -128,6 +128,17 @@ class Batch:
         self.skipped = 0
         self.recorded: list[Upload] = []
         self.digests: dict[Upload, Digest] | None = None
+
+    def claim_recorded(self, paths: set[int], request_path: Callable[[bytes], bytes]) -> None:
+        """Add what is recorded to the hashes of paths taken. A path that is taken already makes it one of the uploads.
+
+        There it meets what any other does that goes where an earlier file went.
+        """
+        recorded, self.recorded = self.recorded, []
+        for upload in recorded:
+            key = hash(request_path(upload.name))
+            (self.uploads if key in paths else self.recorded).append(upload)
+            paths.add(key)
 
     def __len__(self) -> int:
         """Return how many uploads and rejections it holds; what is skipped takes no room."""

@@ -227,6 +227,27 @@ def test_two_files_for_one_url_are_found_though_one_was_sent_by_an_earlier_run(t
     assert [request.body for request in server.requests] == [b"first"]
 
 
+@pytest.mark.parametrize("options", [(), ("--processes", "2"), ("--digest", "sha-256")])
+def test_a_recorded_file_is_a_duplicate_when_its_url_is_taken_in_this_run(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The later one would be skipped as recorded, and the server hold the other's octets."""
+    first, second, journal = fill(tmp_path / "first", 3_000), tmp_path / "second", tmp_path / "journal"
+    second.mkdir()
+    for folder in (first, second):
+        (folder / "same.bin").write_text(folder.name)
+    with ScriptedServer() as server:
+        assert command.upload(second, "--to", server.url, "--journal", journal).code == 0
+        arguments = (first, second, "--to", server.url, "--journal", journal)
+        dry = command.run("upload", *arguments, "--dry-run")
+        run = command.upload(*arguments, *options)
+    assert dry.code == 1
+    assert dry.out.count("DUPLICATE") == 1
+    assert run.code == 1
+    assert run.errors == {"DuplicateTarget": 1}
+    assert run.files["total"] - run.files["failed"] == run.files["ok"]
+
+
 def test_a_torn_tail_is_dropped_with_a_warning(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
     with ScriptedServer() as server:
