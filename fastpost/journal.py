@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
+import sys
 import threading
 import time
 from collections import deque
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastpost._records import records
 from fastpost.errors import UsageError
-from fastpost.recorded import BUFFER, Contents, Recorded, head
+from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -140,12 +140,27 @@ def check_place(path: str, sources: Iterable[str]) -> None:
             raise UsageError(f"--journal {path} lies in {source} and would be uploaded with it: put it elsewhere")
 
 
+def check_alone(path: str, failures: str | None) -> None:
+    """Raise UsageError when something else is written to a journal there: the failures, or a standard stream."""
+    if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or _same_file(path, failures)):
+        raise UsageError(f"--journal {path} and --failures {failures} are one file: name two")
+    for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
+        if stream is not None and os.path.isfile(path) and _same_file(path, stream.fileno()):
+            raise UsageError(f"--journal {path} is where {name} goes too: name another file")
+
+
+def _same_file(path: str, other: str | int) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
 def _locked(path: str) -> int:
     """Open and lock a journal. Raises UsageError, OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{path} is no regular file, and a journal is one: name another file")
+        check_regular(fd, path)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
     except BlockingIOError:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from fastpost.errors import Exit
-from fastpost.recorded import BUFFER, Contents, Entry, Recorded
+from fastpost.recorded import Contents, Entry, Recorded, opened
 from fastpost.report import Row, named, octets_text, plain, safe
 from fastpost.sources import printable
 
@@ -25,7 +25,7 @@ def show_journal(path: str, out: Outlet, *, listed: bool, as_json: bool) -> int:
     # By name, whatever the target: where all files go to one URL, two of a name count as one.
     recorded = Recorded(shared=False)
     successes = octets = 0
-    with open(path, "rb", buffering=BUFFER) as file:
+    with opened(path) as file:
         contents = Contents(file, path)
         for entry in contents.entries():
             recorded.add(entry)

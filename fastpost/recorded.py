@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import struct
 from array import array
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
@@ -120,13 +121,30 @@ def _facts(name: bytes, size: int, changed: int, inode: int) -> bytes:
     return _FACTS.pack(len(name), size, changed, inode) + name
 
 
+def check_regular(fd: int, path: str) -> None:
+    """Raise UsageError when what is open isn't a regular file: nothing else can be read again."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise UsageError(f"{path} is no regular file, and a journal is one: name another file")
+
+
+def opened(path: str) -> BinaryIO:
+    """Open a journal to read it; a FIFO holds nothing up. Raises UsageError, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        check_regular(fd, path)
+    except UsageError:
+        os.close(fd)
+        raise
+    return open(fd, "rb", buffering=BUFFER)
+
+
 def read(path: str, target: Target) -> Recorded:
     """Return what the journal of a file holds, nothing when there is no such file; it is neither locked nor changed.
 
     Raises UsageError as Journal does, OSError when it can't be read.
     """
     recorded = Recorded(target.shared)
-    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=BUFFER) as file:
+    with contextlib.suppress(FileNotFoundError), opened(path) as file:
         contents = Contents(file, path)
         if contents.target is not None:
             contents.load(recorded, target)

@@ -309,6 +309,50 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
     assert run.told("--journal needs --to")
 
 
+def test_a_journal_that_something_else_is_written_to(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
+    new = tmp_path / "new"
+    with ScriptedServer() as server:
+        assert command.upload(tree, "--to", server.url, "--journal", journal).code == 0
+        before = journal.read_bytes()
+        (tmp_path / "link").symlink_to(journal)
+        (tmp_path / "hard").hardlink_to(journal)
+        for other in (journal, tmp_path / "tree" / ".." / "journal", tmp_path / "link", tmp_path / "hard"):
+            run = command.upload(tree, "--to", server.url, "--journal", journal, "--failures", other)
+            assert run.code == 2
+            assert run.told(str(journal), str(other), "one file", "name two")
+        run = command.upload(tree, "--to", server.url, "--journal", new, "--failures", new)
+        assert run.code == 2
+        with (tmp_path / "out").open("w") as out:
+            code = subprocess.run(
+                [sys.executable, "-m", "fastpost", "upload", tree, "--to", server.url, "--journal", "/dev/stdout"],
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+            ).returncode
+    assert code == 2
+    assert journal.read_bytes() == before
+    assert not new.exists()
+    assert (tmp_path / "out").read_bytes() == b""
+    assert len(server.requests) == 1
+
+
+def test_a_journal_that_is_no_regular_file(tmp_path: Path) -> None:
+    """Nothing waits for the other end of a FIFO."""
+    tree, fifo = fill(tmp_path / "tree", 1), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for journal in (fifo, Path("/dev/null"), Path("/dev/stdout")):
+        upload = ("upload", tree, "--to", "http://127.0.0.1:9/", "--journal", journal)
+        for arguments in (upload, (*upload, "--dry-run"), ("journal", "show", journal)):
+            run = command.run(*arguments)
+            assert run.code == 2
+            assert run.told(str(journal), "no regular file", "name another file")
+    for arguments in (
+        ("upload", tree, "--to", "http://127.0.0.1:9/", "--journal", tmp_path),
+        ("journal", "show", tree),
+    ):
+        assert command.run(*arguments).told("is a directory")
+
+
 def test_a_secret_in_the_target_is_not_in_the_journal(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
     with ScriptedServer() as server:
