@@ -197,6 +197,17 @@ def test_what_changed_or_failed_is_sent_again_and_the_rest_is_not(tmp_path: Path
     assert server.of("/000/00003.bin")[1].body == b"changed"
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_file_dated_in_the_year_2300_is_recorded_like_any_other(tmp_path: Path, processes: str) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+    os.utime(tree / "000" / "00003.bin", ns=(0, 10_413_792_000 * 10**9))
+    with ScriptedServer() as server:
+        arguments: list[str | Path] = [tree, "--to", server.url, "--journal", journal, "--processes", processes]
+        assert command.upload(*arguments).files["ok"] == 20
+        assert command.upload(*arguments).files["skipped"] == 20
+    assert len(server.requests) == 20
+
+
 def test_several_processes_share_one_journal(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 600), tmp_path / "journal"
     with ScriptedServer() as server:
