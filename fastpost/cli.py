@@ -339,6 +339,8 @@ def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failu
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
+    if not journal:
+        raise UsageError("--journal is given an empty name: name a file (is a shell variable unset?)")
     if not os.path.isdir(os.path.dirname(journal) or "."):
         raise UsageError(f"--journal {_shown(journal)}: its folder doesn't exist: make it, or name another file")
     check_place(journal, sources)

@@ -49,11 +49,16 @@ class Journal:
         #: Why nothing more can be written, a full disk say; what was recorded before stays.
         self.lost: OSError | None = None
         self._path = path
+        made = not os.path.lexists(path)
         self._fd = _locked(path)
         try:
             self._end = self._load(target)
-        except BaseException:
+        except BaseException as error:
             os.close(self._fd)
+            if isinstance(error, OSError):
+                error.filename = path  # what writes to a descriptor names none
+                if made:
+                    os.unlink(path)
             raise
         #: Records that wait for the next sync, and when the present one began (monotonic seconds; None: there is none).
         self._waiting: deque[bytes] = deque()
@@ -95,11 +100,18 @@ class Journal:
                 return contents.intact
         if size > len(start):
             raise UsageError(f"{self._path} is damaged at its start, and can't be read: name another file")
-        os.ftruncate(self._fd, 0)
-        _write(self._fd, start, 0)
-        os.fsync(self._fd)
-        _sync_folder(self._path)
+        self._begin(start)
         return len(start)
+
+    def _begin(self, start: bytes) -> None:
+        os.ftruncate(self._fd, 0)
+        try:
+            _write(self._fd, start, 0)
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, 0)
+            raise
+        _sync_folder(self._path)
 
     def _late(self) -> bool:
         return self._syncing is not None and time.monotonic() - self._syncing > _LATE

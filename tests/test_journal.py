@@ -203,8 +203,14 @@ def test_after_a_failure_nothing_more_is_written_and_nothing_waits(
 def test_no_room_for_a_new_journal_is_an_error_at_once(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", limited(5))
+        with pytest.raises(OSError, match="No space left") as caught:
+            opened(path)
+        assert caught.value.filename == str(path)
+        assert not path.exists()
+        path.touch()
         with pytest.raises(OSError, match="No space left"):
             opened(path)
+        assert path.read_bytes() == b""
     opened(path).close()
     assert names(path) == []
 

@@ -318,6 +318,9 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
     run = command.upload(tree, "--journal", tmp_path / "journal")
     assert run.code == 2
     assert run.told("--journal needs --to")
+    run = command.upload(tree, "--to", url, "--journal", "")
+    assert run.code == 2
+    assert run.told("--journal is given an empty name", "name a file")
 
 
 def test_a_journal_that_something_else_is_written_to(tmp_path: Path) -> None:
@@ -419,5 +422,6 @@ def test_no_space_for_failures_and_none_for_a_new_journal(tmp_path: Path) -> Non
             tree, "--to", server.url, "--journal", journal, prefix=(sys.executable, "-c", LIMITED, "10")
         )
         assert none.code == 1
-        assert none.told("File too large")
+        assert none.told(str(journal), "File too large")
+        assert not journal.exists()
     assert len(server.requests) == 5
