@@ -44,8 +44,8 @@ class Journal:
 
     def __init__(self, path: str, target: Target) -> None:
         self.recorded = Recorded(target.shared)
-        #: Octets at the end that were torn or damaged, and dropped.
-        self.dropped = 0
+        #: Octets at the end that were torn, and dropped; and damaged ones in the midst, which stay.
+        self.dropped = self.damaged = 0
         #: Why nothing more can be written, a full disk say; what was recorded before stays.
         self.lost: OSError | None = None
         self._path = path
@@ -95,7 +95,7 @@ class Journal:
             contents = Contents(file, self._path)
             if contents.target is not None:
                 contents.load(self.recorded, target)
-                self.dropped = size - contents.intact
+                self.dropped, self.damaged = size - contents.intact, contents.damaged
                 os.ftruncate(self._fd, contents.intact)
                 return contents.intact
         if size > len(start):

@@ -5,14 +5,15 @@ The file is a line that names the format, then a record of the target, then one 
     CRC-32 of what follows · length of the name · size · mtime in ns · inode · name
 
 in little-endian, without padding; that of the target has for a name 32 octets that tell it from any other, then method
-and URL for people, without secrets. A record says itself whether it is whole,
-so a torn tail is known as one. Why it is so: docs/decisions/0007-journal.md.
+and URL for people, without secrets. A record says itself whether it is whole, so a torn tail is known as one, and
+damage costs the records that it is in. Why it is so: docs/decisions/0007-journal.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import struct
 from array import array
@@ -36,6 +37,10 @@ _FIRST_LINE: Final = b"%b%d\n" % (_KIND, FORMAT)
 _FACTS: Final = struct.Struct("<HqqQ")
 _CHECKSUM: Final = 4
 _FINGERPRINT: Final = 32
+_LONGEST: Final = _CHECKSUM + _FACTS.size + 0xFFFF
+#: Where a record may begin: it has a name, and the file is below 2⁴⁸ octets. The zeros that this needs are in no name,
+#: so no name can pose as a record; and a long stretch of zeros is passed over quickly.
+_LIKELY: Final = re.compile(rb"(?=.{4}(?!\0\0).{8}\0\0)", re.DOTALL)
 #: Octets of one read.
 BUFFER: Final = 1 << 20
 
@@ -64,11 +69,14 @@ class Contents:
         #: Method and URL, secrets masked; None while not even that is whole.
         self.target: str | None = None
         self._fingerprint = b""
-        #: Octets that are whole, from the start; complete when `entries` is exhausted.
+        #: Where the last record that is whole ends, in octets; complete when `entries` is exhausted.
         self.intact = 0
+        #: Octets before that which are damaged, and belong to no record any more.
+        self.damaged = 0
         first = file.readline(64)
         if first != _FIRST_LINE:
-            if not _FIRST_LINE.startswith(first):
+            # Less of it than names the kind may be anybody's file.
+            if first and not (_FIRST_LINE.startswith(first) and first.startswith(_KIND)):
                 raise UsageError(_stranger(first, path))
             return  # empty, or killed in its first moment
         self.intact = len(first)
@@ -77,9 +85,16 @@ class Contents:
             self.target = entry.name[_FINGERPRINT:].decode("utf-8", "surrogateescape")
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the records up to the end, or up to one that is torn or damaged."""
-        while self.target is not None and (entry := self._read()) is not None:
-            yield entry
+        """Yield the records that are whole: one that is damaged is passed over, and the end may be torn."""
+        while self.target is not None:
+            if (entry := self._read()) is not None:
+                yield entry
+            elif (start := self._next_whole()) is None:
+                return
+            else:
+                self.damaged += start - self.intact
+                self.intact = start
+                self._file.seek(start)
 
     def load(self, recorded: Recorded, target: Target) -> None:
         """Read all records into `recorded`. Raises UsageError when they are of uploads to another target."""
@@ -103,6 +118,22 @@ class Contents:
             return None
         self.intact += _CHECKSUM + _FACTS.size + length
         return Entry(name, size, changed, inode)
+
+    def _next_whole(self) -> int | None:
+        """Return where the next whole record begins behind a damaged one, octet by octet; None when there is none."""
+        start = self.intact + 1
+        while True:
+            self._file.seek(start)
+            window = self._file.read(BUFFER + _LONGEST)
+            for match in _LIKELY.finditer(window, 0, BUFFER + _CHECKSUM + _FACTS.size):
+                at = match.start()
+                facts = at + _CHECKSUM
+                end = facts + _FACTS.size + int.from_bytes(window[facts : facts + 2], "little")
+                if end <= len(window) and crc32(window[facts:end]) == int.from_bytes(window[at:facts], "little"):
+                    return start + at
+            if len(window) <= BUFFER:
+                return None
+            start += BUFFER
 
 
 def head(target: Target) -> bytes:

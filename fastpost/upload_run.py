@@ -224,6 +224,11 @@ class UploadRun:
                 f"{self._journal_path}: its last {journal.dropped:,} octets are not whole, as after a kill, and were "
                 "dropped: what they stood for is uploaded again"
             )
+        if journal.damaged:
+            self._on_notice(
+                f"{self._journal_path}: {journal.damaged:,} octets in its midst are damaged, and were passed over: "
+                "what they stood for is uploaded again; look after that disk"
+            )
         self._journal = journal
         try:
             yield

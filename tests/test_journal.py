@@ -85,7 +85,7 @@ def test_a_journal_cut_at_any_octet_goes_on(path: pathlib.Path, monkeypatch: pyt
     monkeypatch.setattr(os, "fdatasync", lambda fd: None)
     start = head(TARGET)
     whole = start + record(b"a", 1, 2, 3) + record(b"b", 1, 2, 3)
-    for length in range(len(whole) + 1):
+    for length in (0, *range(len(b"fastpost journal "), len(whole) + 1)):
         path.write_bytes(whole[:length])
         journal = opened(path)
         known = len(journal.recorded)
@@ -105,6 +105,7 @@ def test_a_journal_cut_at_any_octet_goes_on(path: pathlib.Path, monkeypatch: pyt
             "not PUT https://store.example/dav/: name another file, or give that method and URL",
         ),
         (b"fastpost journal 7\n", "format 7"),
+        (b"fast", "is no journal of fastpost"),
         (b"letters to the editor\n", "is no journal of fastpost"),
         (head(TARGET)[:-1] + b"?" + bytes(50), "is damaged at its start"),
     ],

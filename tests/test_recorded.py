@@ -60,7 +60,7 @@ def test_what_is_written_is_read(entries: list[Entry]) -> None:
 def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
     octets = journal(ENTRIES)
     ends = [len(journal(ENTRIES[:count])) for count in range(len(ENTRIES) + 1)]
-    for length in range(len(octets) + 1):
+    for length in (0, *range(len(b"fastpost journal "), len(octets) + 1)):
         target, entries, intact = read_all(octets[:length])
         whole = [end for end in ends if end <= length]
         assert entries == ENTRIES[: max(0, len(whole) - 1)]
@@ -69,15 +69,38 @@ def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
             assert intact == whole[-1]
 
 
-def test_damage_at_any_octet_costs_nothing_before_it() -> None:
-    octets = journal(ENTRIES)
-    start = len(journal(ENTRIES[:1]))
-    for at in range(start, len(octets), 7):
+def test_damage_at_any_octet_costs_its_record_alone() -> None:
+    entries = [Entry(b"%d" % number * 40, number, -number, 2**64 - 1 - number) for number in range(4)]
+    ends = [len(journal(entries[:count])) for count in range(len(entries) + 1)]
+    octets = journal(entries)
+    for at in range(ends[0], len(octets)):
         damaged = bytearray(octets)
         damaged[at] ^= 1 << at % 8
-        _, entries, _ = read_all(bytes(damaged))
-        assert entries == ENTRIES[: len(entries)]
-        assert 1 <= len(entries) < len(ENTRIES)
+        found = contents(bytes(damaged))
+        hit = next(number for number in range(4) if at < ends[number + 1])
+        assert list(found.entries()) == [entry for entry in entries if entry is not entries[hit]]
+        last = hit == 3
+        assert found.damaged == (0 if last else ends[hit + 1] - ends[hit])
+        assert found.intact == (ends[3] if last else len(octets))
+
+
+@pytest.mark.parametrize("length", [1, 4096, recorded.BUFFER - 1, recorded.BUFFER, 3 * recorded.BUFFER + 5])
+@pytest.mark.parametrize("kind", ["zeros", "random"])
+def test_what_lies_behind_a_stretch_of_damage_is_found(length: int, kind: str) -> None:
+    damage = bytes(length) if kind == "zeros" else random.Random(length).randbytes(length)
+    octets = journal(ENTRIES[:1]) + damage
+    found = contents(octets + b"".join(record(*entry) for entry in ENTRIES[1:]) + b"torn")
+    assert list(found.entries()) == ENTRIES
+    assert found.damaged == length
+    assert found.intact == len(octets) + len(journal(ENTRIES[1:])) - len(journal([]))
+
+
+def test_damage_in_a_long_record_does_not_hide_the_next_one() -> None:
+    """Its length may be wrong as well, and lead far beyond the end."""
+    long, short = Entry(b"x" * 65_535, 1, 2, 3), Entry(b"y", 1, 2, 3)
+    octets = bytearray(journal([short, long, short]))
+    octets[len(journal([short])) + 5] = 0xFE
+    assert read_all(bytes(octets)) == (SHOWN, [short, short], len(octets))
 
 
 @pytest.mark.parametrize("tail", [bytes(1), bytes(30), bytes(5000), b"\xff" * 100])
@@ -103,6 +126,8 @@ def test_any_octets_are_a_journal_or_a_usage_error(octets: bytes) -> None:
     [
         (b"fastpost journal 2\n...", "format 2, and this version of fastpost knows format 1 only"),
         (b"fastpost journal two\n", "is no journal of fastpost"),
+        (b"f", "is no journal of fastpost"),
+        (b"fastpost journal", "is no journal of fastpost"),
         (b"photos and letters", "is no journal of fastpost"),
         (b"\x00" * 100, "is no journal of fastpost"),
     ],

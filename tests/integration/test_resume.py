@@ -274,6 +274,24 @@ def test_a_torn_tail_is_dropped_with_a_warning(tmp_path: Path) -> None:
     assert len(recorded(journal)) == 20
 
 
+def test_a_damaged_octet_costs_one_file_and_no_more(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+    with ScriptedServer() as server:
+        command.upload(tree, "--to", server.url, "--journal", journal)
+        octets = bytearray(journal.read_bytes())
+        octets[octets.index(b"00007.bin")] ^= 1
+        journal.write_bytes(octets)
+        shown = command.run("journal", "show", journal)
+        run = command.upload(tree, "--to", server.url, "--journal", journal)
+        again = command.upload(tree, "--to", server.url, "--journal", journal)
+    assert "octets in its midst" in shown.out
+    assert "not whole" not in shown.out
+    assert run.told(str(journal), "octets in its midst are damaged", "uploaded again")
+    assert run.code == 0
+    assert run.files == {"total": 1, "ok": 1, "failed": 0, "skipped": 19}
+    assert again.files["skipped"] == 20
+
+
 def test_two_runs_at_once_on_one_journal(tmp_path: Path) -> None:
     class Waiting(Script):
         begun, go_on = threading.Event(), threading.Event()
@@ -300,11 +318,13 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
     tree, url = fill(tmp_path / "tree", 1), "http://127.0.0.1:9/"
     letter, other, newer = (tmp_path / name for name in ("letter", "other", "newer"))
     letter.write_text("Dear reader\n")
+    (tmp_path / "f").write_text("f")
     newer.write_text("fastpost journal 2\n")
     with ScriptedServer() as server:
         assert command.upload(tree, "--to", server.url, "--journal", other).code == 0
     refused: list[tuple[Path, tuple[str, ...]]] = [
         (letter, ("no journal of fastpost", "name another file")),
+        (tmp_path / "f", ("no journal of fastpost", "name another file")),
         (newer, ("format 2", "name another file")),
         (other, (server.url, url, "name another file")),
         (tree / "journal", ("put it elsewhere",)),
@@ -315,6 +335,7 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
         assert run.code == 2
         assert run.told(str(journal), *words)
     assert letter.read_text() == "Dear reader\n"
+    assert (tmp_path / "f").read_text() == "f"
     run = command.upload(tree, "--journal", tmp_path / "journal")
     assert run.code == 2
     assert run.told("--journal needs --to")
