@@ -47,7 +47,7 @@ class Journal:
         #: Octets at the end that were torn, and dropped; and damaged ones in the midst, which stay.
         self.dropped = self.damaged = 0
         #: Why nothing more can be written, a full disk say; what was recorded before stays.
-        self.lost: OSError | None = None
+        self.lost: str | None = None
         self._path = path
         made = not os.path.lexists(path)
         self._fd = _locked(path)
@@ -82,9 +82,10 @@ class Journal:
             yield batch
 
     def close(self) -> None:
-        """Write and sync what waits, and give the file free."""
+        """Write and sync what waits, and give the file free. `lost` says then whether it is where a next run looks."""
         self._closing.set()
         self._thread.join()
+        self.lost = self.lost or self._astray()
         os.close(self._fd)
 
     def _load(self, target: Target) -> int:
@@ -133,14 +134,28 @@ class Journal:
                     self._synced.notify_all()
 
     def _sync(self, octets: bytes) -> None:
+        self.lost = self._astray()
+        if self.lost is not None:
+            return
         try:
             _write(self._fd, octets, self._end)
             os.fdatasync(self._fd)
             self._end += len(octets)
         except OSError as error:
-            self.lost = error
+            self.lost = error.strerror or str(error)
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._end)
+
+    def _astray(self) -> str | None:
+        """Say what somebody else did to the file meanwhile, if anything."""
+        own = os.fstat(self._fd)
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return "it was moved or removed during the run"
+        if not os.path.samestat(own, there):
+            return "another file took its place during the run"
+        return None if own.st_size == self._end else "somebody else wrote to it or cut it during the run"
 
 
 def check_place(path: str, sources: Iterable[str]) -> None:

@@ -245,8 +245,8 @@ class UploadRun:
         if journal.lost is not None and not self._lost_journal:
             self._lost_journal = True
             self._say(
-                f"{self._journal_path}: {journal.lost.strerror}; the uploads go on, but what succeeds from now on is "
-                "not recorded, and the next run will send it again"
+                f"{self._journal_path}: {journal.lost}; the uploads go on, but what isn't recorded there, the next run "
+                "will send again"
             )
 
     # --- signals ------------------------------------------------------------------------------------------------------

@@ -196,9 +196,45 @@ def test_after_a_failure_nothing_more_is_written_and_nothing_waits(
     assert len(list(journal.gate([Batch(), Batch()]))) == 2
     journal.record(results("b"))
     journal.close()
-    assert journal.lost is not None
-    assert journal.lost.errno == errno.EIO
+    assert journal.lost == os.strerror(errno.EIO)
     assert names(path) == []
+
+
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("moved", "moved or removed"),
+        ("removed", "moved or removed"),
+        ("replaced", "another file took its place"),
+        ("cut", "cut it"),
+        ("written", "wrote to it"),
+    ],
+)
+def test_a_journal_that_somebody_else_took_away_or_changed_is_told(
+    path: pathlib.Path, what: str, told: str, more: bool
+) -> None:
+    journal = opened(path)
+    match what:
+        case "moved":
+            path.rename(path.with_name("elsewhere"))
+        case "removed":
+            path.unlink()
+        case "replaced":
+            path.rename(path.with_name("elsewhere"))
+            path.write_bytes(head(TARGET))
+        case "cut":
+            os.truncate(path, 5)
+        case "written":
+            with path.open("ab") as file:
+                file.write(b"x")
+    before = path.read_bytes() if path.exists() else None
+    if more:
+        journal.record(results("a"))
+    journal.close()
+    assert journal.lost is not None
+    assert told in journal.lost
+    assert (path.read_bytes() if path.exists() else None) == before
 
 
 def test_no_room_for_a_new_journal_is_an_error_at_once(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,6 +274,21 @@ def test_a_torn_tail_is_dropped_with_a_warning(tmp_path: Path) -> None:
     assert len(recorded(journal)) == 20
 
 
+def test_a_journal_that_is_removed_during_the_run_is_told(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+
+    class Removing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            journal.unlink(missing_ok=True)
+            peer.answer(request, 201)
+
+    with ScriptedServer(Removing()) as server:
+        run = command.upload(tree, "--to", server.url, "--journal", journal)
+    assert run.code == 1
+    assert run.files == {"total": 20, "ok": 20, "failed": 0, "skipped": 0}
+    assert run.told(str(journal), "moved or removed", "send again")
+
+
 def test_a_damaged_octet_costs_one_file_and_no_more(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
     with ScriptedServer() as server:
