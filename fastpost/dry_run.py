@@ -56,9 +56,9 @@ class _Listing:
 
     def unrecorded(self, batches: Iterable[Batch], journal: str) -> Iterator[Batch]:
         """Leave out what a journal holds already. Raises UsageError when it is no journal for this target."""
-        from fastpost.recorded import read
+        from fastpost.recorded import read, without_journal
 
-        return read(journal, self._target).sift(batches)
+        return read(journal, self._target).sift(without_journal(batches, journal))
 
     def pass_over(self, batch: Batch) -> None:
         """Count uploads that were made before; their URLs are taken."""

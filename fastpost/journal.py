@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastpost._records import records
 from fastpost.errors import UsageError
-from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head
+from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head, same_file, without_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,6 +73,10 @@ class Journal:
         if self.lost is not None:
             return
         self._waiting.append(records(results))
+
+    def remaining(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Set aside in each batch what is recorded and unchanged, and leave out the journal itself."""
+        return self.recorded.sift(without_journal(batches, self._path))
 
     def gate(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on, but not while the disk is late: what isn't recorded stays little. For the walk's thread."""
@@ -169,18 +173,11 @@ def check_place(path: str, sources: Iterable[str]) -> None:
 
 def check_alone(path: str, failures: str | None) -> None:
     """Raise UsageError when something else is written to a journal there: the failures, or a standard stream."""
-    if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or _same_file(path, failures)):
+    if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or same_file(path, failures)):
         raise UsageError(f"--journal {path} and --failures {failures} are one file: name two")
     for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
-        if stream is not None and os.path.isfile(path) and _same_file(path, stream.fileno()):
+        if stream is not None and os.path.isfile(path) and same_file(path, stream.fileno()):
             raise UsageError(f"--journal {path} is where {name} goes too: name another file")
-
-
-def _same_file(path: str, other: str | int) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return False
 
 
 def _locked(path: str) -> int:

