@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is set up once and again when its inputs change.
-#   make demo | test | lint | bench | compare | curves | instructions | fuzz [SECONDS=60] | sanitize | audit | clean
-#   ARGS='…' goes to pytest, the comparison or the count; PYTHON=python3.12 chooses the interpreter of a new .venv.
+#   make demo | test | lint | bench | compare | curves | instructions | soak | fuzz [SECONDS=60] | sanitize | audit | clean
+#   ARGS='…' goes to pytest, the comparison, the soak or the count; PYTHON=python3.12 chooses the interpreter of a new .venv.
 
 PYTHON ?= python3
 SECONDS ?= 60
@@ -10,7 +10,7 @@ BUILD_REQUIRES := $(shell sed -n '/^requires = /{s/.*\[\(.*\)\]/\1/;s/", "/" "/g
 SANITIZED := build/sanitize
 NEEDED := Debian, Ubuntu: apt install gcc make python3-dev python3-venv
 
-.PHONY: demo test lint bench compare curves instructions fuzz sanitize audit clean
+.PHONY: demo test lint bench compare curves instructions soak fuzz sanitize audit clean
 
 # 4,096 small files and three large ones go to the embedded server.
 demo: .venv/.built
@@ -46,6 +46,10 @@ curves: .venv/.bench
 # The session's instructions against bench/instructions.json; ARGS=--record writes it anew.
 instructions: .venv/.dev
 	$(BIN)/python -m bench.instructions $(ARGS)
+
+# A million uploads to a server that misbehaves; some minutes, 5 GB of files the first time.
+soak: .venv/.bench
+	$(BIN)/python -m bench.soak $(ARGS)
 
 fuzz: .venv/.dev
 	@for script in tests/fuzz/fuzz_*.py; do echo "$$script" && $(BIN)/python "$$script" --seconds $(SECONDS) || exit 1; done

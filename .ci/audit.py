@@ -61,14 +61,13 @@ def vulnerabilities(name: str, version: str, fetched: Fetch) -> list[str] | None
 
 
 def audit(releases: Iterable[tuple[str, str]], fetched: Fetch = fetch) -> int:
-    """Print what is known of all releases; returns the exit code."""
-    vulnerable = audited = 0
+    """Print what is known of all releases; returns the exit code: 1 when one is vulnerable, or could not be audited."""
+    bad = False
     for name, version in releases:
         known = vulnerabilities(name, version, fetched)
-        audited += known is not None
-        vulnerable += bool(known)
+        bad = bad or known is None or bool(known)
         print(f"{name} {version}: {'not audited' if known is None else '; '.join(known) or 'nothing known'}")
-    return 1 if vulnerable or not audited else 0
+    return int(bad)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """File sets to measure with, made once and kept under a cache folder.
 
-Nested folders of incompressible files of one size, and a real tree: copies of the running Python's own files.
+Nested folders of incompressible files, of one size or of mixed ones, and a real tree: copies of the running Python's
+own files.
 """
 
 from __future__ import annotations
@@ -47,6 +48,23 @@ class Set:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Mixed:
+    """`count` files, each of a size drawn evenly from `least` to `most` octets."""
+
+    count: int
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.count:,} × {_size(self.least)} to {_size(self.most)}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder under the cache folder."""
+        return f"{self.count}x{self.least}-{self.most}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RealTree:
     """At most `limit` files of Python's standard library and of the packages beside it, in sizes and folders as are."""
 
@@ -79,7 +97,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpost-bench"
 
 
-def ensure(wanted: Set | RealTree, data: Path) -> Path:
+def ensure(wanted: Set | Mixed | RealTree, data: Path) -> Path:
     """Return the folder of `wanted` under `data`; make it first if it isn't there whole."""
     folder = data / wanted.folder
     if not folder.is_dir():
@@ -97,18 +115,20 @@ def ensure(wanted: Set | RealTree, data: Path) -> Path:
     return folder
 
 
-def _fill(folder: Path, wanted: Set) -> None:
+def _fill(folder: Path, wanted: Set | Mixed) -> None:
     content = random.Random(f"{wanted}")
     for index in range(wanted.count):
         place = folder / f"{index // (_FAN * _FAN):03}" / f"{index // _FAN % _FAN:03}"
         if index % _FAN == 0:
             place.mkdir(parents=True)
         with open(place / f"file-{index:07}.bin", "wb") as file:
-            if wanted.sparse:
+            if isinstance(wanted, Mixed):
+                file.write(content.randbytes(content.randint(wanted.least, wanted.most)))
+            elif wanted.sparse:
                 file.truncate(wanted.size)
-                continue
-            for piece in _pieces(wanted.size):
-                file.write(content.randbytes(piece))
+            else:
+                for piece in _pieces(wanted.size):
+                    file.write(content.randbytes(piece))
 
 
 def _copy(folder: Path, wanted: RealTree) -> None:

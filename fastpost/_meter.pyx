@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # Bounds checks are off: `_index` of a value up to _HIGHEST is below _SLOTS, and statuses are compared with STATUSES.
-"""What a measured run came to, counted in C once a tick for all that ended in it: about 30 ns an upload.
+"""Latencies in classes, and what a measured run came to, in C: about 30 ns an upload, once a tick for all that ended.
 
 The hdrhistogram package would take 0.7 µs for each value, on the thread that moves the octets. So latencies are counted
 here in the same classes (microseconds, three significant digits), and go into its histograms when they are looked at.
@@ -92,12 +92,41 @@ cdef class Histogram:
         cdef int index
         return [(_value(index), self._counts[index]) for index in range(_SLOTS) if self._counts[index]]
 
+    def merge(self, Histogram other not None) -> None:
+        """Count all that another one holds too."""
+        cdef int index
+        for index in range(_SLOTS):
+            self._counts[index] += other._counts[index]
+        self.total += other.total
+        self.largest = max(self.largest, other.largest)
+        self._sum += other._sum
+
+    def __reduce__(self):
+        cdef int index
+        return _restored, (
+            [(index, self._counts[index]) for index in range(_SLOTS) if self._counts[index]], self.largest, self._sum,
+        )
+
     def clear(self) -> None:
         """Forget everything."""
         memset(self._counts, 0, _SLOTS * sizeof(int64_t))
         self.total = 0
         self.largest = 0
         self._sum = 0.0
+
+
+def _restored(list classes, int64_t largest, double microseconds) -> Histogram:
+    """Return what was pickled. Raises ValueError for a class that there is not."""
+    cdef Histogram made = Histogram()
+    cdef int64_t index, count
+    for index, count in classes:
+        if not 0 <= index < _SLOTS:
+            raise ValueError(f"no class {index}")
+        made._counts[index] += count
+        made.total += count
+    made.largest = largest
+    made._sum = microseconds
+    return made
 
 
 @cython.final

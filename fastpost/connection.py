@@ -51,8 +51,20 @@ _CHECK_INTERVAL = 1.0
 _PING_TIMEOUT = 10.0
 #: Seconds between questions to the kernel what has arrived, for the split of time, while anything is under way.
 _LINE_INTERVAL = 0.05
+#: A server may say so for as long as it likes, and go on when it wants to (RFC 9113 §6.5.2).
+_NO_STREAMS = (
+    "the server allows no upload at present (MAX_CONCURRENT_STREAMS is 0): waiting for it, as long as it answers PING"
+)
 #: X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
 _OTHER_HOST = (62, 64)
+
+#: Sockets that are open now; a test asserts that none is left.
+_live_sockets = 0
+
+
+def live_sockets() -> int:
+    """Return how many sockets of connections are open."""
+    return _live_sockets
 
 
 class Connection:
@@ -65,6 +77,7 @@ class Connection:
         on_finished: called with attempts that ended, once a tick; it may submit more.
         on_closed: called once when the connection is over, after the last `on_finished`.
         on_error: called with what should never have been raised in a callback of the loop, which would only log it.
+        on_notice: called with a sentence when all that can be done is to wait.
     """
 
     def __init__(
@@ -76,9 +89,11 @@ class Connection:
         on_finished: Callable[[Connection, list[Attempt]], None],
         on_closed: Callable[[Connection], None],
         on_error: Callable[[BaseException], None],
+        on_notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._target = target
         self._settings = settings
+        self._on_notice = on_notice
         self._on_finished = on_finished
         self._on_closed = on_closed
         self._on_error = on_error
@@ -145,7 +160,9 @@ class Connection:
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
 
     async def _establish(self, where: str) -> None:
+        global _live_sockets
         self._socket = await self._connect(where)
+        _live_sockets += 1
         self._fd = self._socket.fileno()
         if self._target.scheme == "https":
             await self._handshake(where)
@@ -444,6 +461,8 @@ class Connection:
         elif not self._pinged_at:
             self._pinged_at = now
             self.session.ping()
+            if starved:
+                self._on_notice(_NO_STREAMS)
         elif self.session.ping_answered:
             self._pinged_at = 0.0
             what = f"nothing moved for {timeout:g} s, though the server answers PING: allow more with --stall-timeout"
@@ -490,6 +509,7 @@ class Connection:
         self._on_closed(self)
 
     def _shut(self) -> None:
+        global _live_sockets
         self.closed = True
         for timer in (self._hold_timer, self._check_timer, self._line_timer):
             if timer is not None:
@@ -502,6 +522,13 @@ class Connection:
             self._socket.close()
             self._socket = None
             self._tls = None
+            _live_sockets -= 1
+        # They hold the connection, and it them: its buffers would stay until the garbage collector comes.
+        self._tick_guarded = self._line_guarded = self._writable_guarded = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def _settle(future: asyncio.Future[None]) -> None:

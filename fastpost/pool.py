@@ -172,6 +172,7 @@ class Pool:
                 on_finished=self._on_finished,
                 on_closed=self._closed,
                 on_error=self._on_error,
+                on_notice=self._on_notice,
             )
             try:
                 await connection.open()

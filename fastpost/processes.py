@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import target as targets
 from fastpost import worker
+from fastpost._table import Attempt
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError, WorkerLost
 from fastpost.sources import Rejected
 from fastpost.tally import Tally
@@ -121,16 +122,14 @@ class _Worker:
     Attributes:
         told: receives its messages.
         counts: the last cut of its tally.
-        handed: files that it was given.
-        ended: files of which it has told the end.
+        given: the uploads that it has and has not told the end of, by number.
         done: it has told all.
     """
 
     def __init__(self, pid: int, portions: Connection, told: Connection) -> None:
         self.told = told
         self.counts = Tally()
-        self.handed = 0
-        self.ended = 0
+        self.given: dict[int, Upload] = {}
         self.done = False
         self.failure: TargetUnreachable | None = None
         self._pid = pid
@@ -138,17 +137,19 @@ class _Worker:
 
     def serve(self, portions: _Portions) -> None:
         """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises."""
+        first = 0
         for number in itertools.count():
             try:
                 self._portions.recv()
             except (EOFError, OSError):
                 return
             uploads = portions.take(number)
-            self.handed += len(uploads or ())
+            self.given.update(enumerate(uploads or (), start=first))
             try:
-                self._portions.send_bytes(worker.packed(uploads))
+                self._portions.send_bytes(worker.packed(uploads, first))
             except OSError:
                 return
+            first += len(uploads or ())
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
@@ -162,7 +163,7 @@ class _Worker:
         self._pid = 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return WorkerLost(
-            f"one of the processes {how} by itself: what became of the files that it had is not known; upload again"
+            f"one of the processes {how}: this file was with it, and may have arrived or not; upload it again"
         )
 
     def end(self) -> None:
@@ -356,27 +357,34 @@ class _Run:
             self._done.set_result(None)
 
     def _take(self, one: _Worker, message: worker.Message) -> None:
+        if message.cut is not None:
+            self._add(one, message.cut, message.ended)
+        if message.results and self._on_results is not None:
+            self._guarded(self._on_results, list(message.results))
+        if message.rejected:
+            self._reject(one, list(message.rejected))
         match message.kind:
-            case "counts":
-                self._add(one, message.content)
-            case "results":
-                if self._on_results is not None:
-                    self._guarded(self._on_results, message.content)
-            case "rejected":
-                if self._on_rejected is not None:
-                    self._guarded(self._on_rejected, message.content)
             case "notice":
-                self._notice(message.content)
+                self._notice(message.text)
+            case "stopped" if not self._processes.stopping:
+                self._notice("one of the processes was told to stop (SIGTERM), by somebody else; the others go on")
             case "done":
-                self._add(one, message.content)
                 self._finish(one, message.failure)
             case "broken":
-                self._fail(RuntimeError(message.content))
+                self._fail(RuntimeError(message.text))
 
-    def _add(self, one: _Worker, cut: Tally) -> None:
+    def _reject(self, one: _Worker, rejected: list[Rejected]) -> None:
+        files = {each.file for each in rejected}
+        for number in [number for number, upload in list(one.given.items()) if upload.file in files]:
+            del one.given[number]
+        if self._on_rejected is not None:
+            self._guarded(self._on_rejected, rejected)
+
+    def _add(self, one: _Worker, cut: Tally, ended: bytes) -> None:
         self._tally.paste(cut)
         one.counts = cut
-        one.ended += cut.ok + cut.failed
+        for number in memoryview(ended).cast("Q"):
+            del one.given[number]
         self._tally.measured(each.counts for each in self._workers)
 
     def _notice(self, notice: str) -> None:
@@ -393,10 +401,15 @@ class _Run:
             self._fail(failure)
 
     def _lose(self, one: _Worker) -> None:
+        """Fail what it had: its last counts may be a quarter of a second old, so some of it may have arrived."""
         failure = one.lost()
         one.done = True
-        if one.handed > one.ended:
-            self._tally.lose(one.handed - one.ended, failure)
+        lost = [Attempt(upload, upload.file, b"") for upload in list(one.given.values())]
+        for attempt in lost:
+            attempt.failure = failure
+        self._tally.add(lost)
+        if lost and self._on_results is not None:
+            self._guarded(self._on_results, lost)
         self._notice(str(failure))
 
     def _guarded(self, told: Callable[[list[Any]], None], what: list[Any]) -> None:

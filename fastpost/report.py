@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from fastpost._meter import Histogram
     from fastpost.errors import FastpostError
     from fastpost.tally import Tally
 
 SCHEMA: Final = "fastpost.upload/1"
 
-_PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0))
+_PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 #: How much of the failures a person is shown: causes, names of each, characters of each message.
 _CAUSES_SHOWN: Final = 10
 _NAMES_SHOWN: Final = 3
@@ -78,13 +79,11 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
     }
 
 
-def percentiles(latencies: Sequence[float]) -> list[tuple[str, float | None]]:
-    """Return p50, p90, p99, p999 and max by nearest rank, in the unit of `latencies`; None when there are none."""
-    ordered = sorted(latencies)
-    count = len(ordered)
-    if not count:
-        return [(name, None) for name, _ in _PERCENTILES]
-    return [(name, ordered[max(0, -int(-share * count // 1) - 1)]) for name, share in _PERCENTILES]
+def percentiles(latencies: Histogram) -> list[tuple[str, float | None]]:
+    """Return p50, p90, p99, p999 (nearest rank, within 0.1 %) and max, in seconds; None when there are none."""
+    found: dict[str, float | None] = {name: latencies.quantile(share) for name, share in _PERCENTILES.items()}
+    found["max"] = latencies.largest / 1e6
+    return list((found if latencies.total else dict.fromkeys(found)).items())
 
 
 def seconds(tally: Tally) -> float:
@@ -140,7 +139,7 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
     if took:
         rates = f"{tally.ok / took:,.0f} files/s · {tally.payload / took / 1e6:,.1f} MB/s"
         summary.append(Row("time", f"{took:,.2f} s · {rates}"))
-    if tally.latencies:
+    if tally.latencies.total:
         found = percentiles(tally.latencies)
         values = [f"{name.replace('p999', 'p99.9')} {(value or 0.0) * 1e3:,.1f}" for name, value in found]
         summary.append(Row("latency", " · ".join(values) + " ms"))
@@ -156,7 +155,7 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
 
 
 def _verified(tally: Tally, intact: int) -> Row:
-    taken = len(tally.latencies)  # uploads that the server took: each left its latency
+    taken = tally.latencies.total  # uploads that the server took: each left its latency
     parts = [f"{intact:,} of {taken:,} arrived intact"]
     if tally.mismatched:
         parts.append(f"{tally.mismatched:,} mismatched")

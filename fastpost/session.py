@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import typing
+import weakref
 from collections.abc import Sequence
 
 import h2.config
@@ -65,9 +66,11 @@ class Session:
         keep_responses: bool = False,
         body_limit: int = 1024,
     ) -> None:
+        # Weakly: a cycle would keep the plane's buffers, some 200 kB, after the end until the garbage collector comes.
+        session = weakref.proxy(self)
         self.plane = DataPlane(
             RequestEncoder(method, scheme, authority, fields),
-            self._control_received,
+            lambda frame: session._control_received(frame),
             concurrency=concurrency,
             fair=fair,
             staged=staged,

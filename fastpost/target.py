@@ -211,11 +211,11 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
         port=port,
         authority=(bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}").encode(),
         method=_read_method(method, "PUT" if naming else "POST"),
-        template=_SECRET.sub(r"\1***", to).encode("utf-8", "backslashreplace").decode(),
+        template=_without_secrets(to).encode("utf-8", "backslashreplace").decode(),
         unique=placeholders == {"path"},
         shared=not naming,
         _pieces=pieces,
-        _shown=_read_template(path, _SECRET.sub(r"\1***", query), shown),
+        _shown=_read_template(path, _without_secrets(query), shown),
         _folders=_Folders(pieces[0]) if simple else None,
         _before=pieces[0].literal,
         _after=pieces[-1].literal,
@@ -233,7 +233,11 @@ _AFTER_SCHEME = re.compile(r"([^/?#]*)([^?#]*)((?:\?[^#]*)?)(#.*)?", re.DOTALL)
 #: From the start of the host to the last "@": userinfo, also when its password has "/", "?" or "#" in it.
 _USERINFO = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|https?:/?|).*@", re.DOTALL | re.IGNORECASE)
 #: The value of a query parameter whose name looks like a credential's, as in pre-signed URLs.
-_SECRET = re.compile(r"([?&][^=&{}]*(?:sig|token|secret|passw|credential|key|auth)[^=&{}]*=)[^&{}#]+", re.IGNORECASE)
+_SECRET = re.compile(r"([?&;]([^=&;{}]+)=)([^&;{}#]+)")
+_SECRET_NAME = re.compile(
+    "sig|tok|secret|pass|pwd|pin|cred|key|auth|code|jwt|saml|sess|access|bearer|otp|hmac|nonce|ticket", re.IGNORECASE
+)
+_ESCAPED = re.compile("%([0-9A-Fa-f]{2})")
 _LOCAL = re.compile(r"(?:localhost|127\.[0-9.]*|\[::1\])(?![^:/?#])", re.IGNORECASE)
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
@@ -241,9 +245,19 @@ _HOST = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _DEVIATIONS = re.compile("[ßςẞ\u200c\u200d]")
 
 
+def _without_secrets(text: str) -> str:
+    """Mask the values of query parameters whose names look like those of credentials."""
+
+    def masked(parameter: re.Match[str]) -> str:
+        name = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), parameter[2])
+        return f"{parameter[1]}***" if _SECRET_NAME.search(name) else parameter[0]
+
+    return _SECRET.sub(masked, text)
+
+
 def _masked(to: str) -> str:
     """Return a URL that may be wrong in any way without what may be secret in it; rather too much than too little."""
-    return _SECRET.sub(r"\1***", _USERINFO.sub(r"\1***@", to, count=1))
+    return _without_secrets(_USERINFO.sub(r"\1***@", to, count=1))
 
 
 def _check_characters(to: str, shown: str) -> None:

@@ -6,6 +6,7 @@ where the parent looks at them. It prints nothing, and obeys the parent's SIGTER
 
 from __future__ import annotations
 
+import array
 import asyncio
 import marshal
 import os
@@ -19,30 +20,66 @@ from fastpost.sources import Batch, Upload
 from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.sources import Rejected
+    from fastpost.tally import Tally
 
 #: Seconds between the counts of a worker.
 _COUNTS: Final = 0.25
 
 
 class Message(NamedTuple):
-    """What a worker tells: a cut of its tally ("counts", "done"), "results", "rejected", "notice", "broken" and why."""
+    """What a worker tells: "counts", "done", "stopped" by a signal, "notice" with a text, "broken" with the reason.
+
+    Attributes:
+        cut: what was counted since the last message.
+        ended: numbers of the uploads that `cut` counts, as unsigned 64-bit integers.
+        results: their results, where the parent looks at them.
+        rejected: uploads that could not be read for their digest; `cut` counts them too.
+    """
 
     kind: str
-    content: Any
+    text: str = ""
+    cut: Tally | None = None
+    ended: bytes = b""
+    results: Sequence[Attempt] = ()
+    rejected: Sequence[Rejected] = ()
     failure: FastpostError | None = None
 
 
-def packed(uploads: list[Upload] | None) -> bytes:
-    """Return a portion as a message; None: there is no more. marshal takes a fifth of pickle's time."""
+class Numbered(Upload):
+    """An upload that the parent knows by its number."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+
+def packed(uploads: list[Upload] | None, first: int) -> bytes:
+    """Return a portion as a message; None: there is no more. marshal takes a fifth of pickle's time.
+
+    Args:
+        uploads: the portion.
+        first: the number of its first upload; the others follow.
+    """
     if uploads is None:
         return b""
-    return marshal.dumps([(one.file, one.name, one.size, one.content_type, one.follow) for one in uploads])
+    return marshal.dumps((first, [(one.file, one.name, one.size, one.content_type, one.follow) for one in uploads]))
+
+
+def unpacked(portion: bytes) -> list[Upload]:
+    """Return the uploads of a portion, numbered."""
+    first, uploads = marshal.loads(portion)
+    numbered: list[Upload] = []
+    for number, parts in enumerate(uploads, start=first):
+        upload = Numbered(*parts)
+        upload.number = number
+        numbered.append(upload)
+    return numbered
 
 
 class Worker:
@@ -64,6 +101,7 @@ class Worker:
         self._told = told
         self._tells_results = tells_results
         self._grace = grace
+        self._ended = array.array("Q")
 
     def work(self) -> None:
         """Upload until there is no more; the last message is "done" or "broken". Raises OSError: the parent is gone."""
@@ -71,27 +109,27 @@ class Worker:
         try:
             uvloop.run(self._run())
         except Exception as error:
-            self._tell("broken", f"{type(error).__name__}: {error}")
+            self._told.send(Message("broken", f"{type(error).__name__}: {error}"))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._uploader.stop, self._grace)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         counting = loop.create_task(self._count())
         failure: FastpostError | None = None
         try:
             await self._uploader.run(
                 self._batches(),
-                self._on_results if self._tells_results else None,
-                self._on_rejected if self._tells_results else None,
+                self._on_results,
+                self._on_rejected,
                 distinct=True,
-                on_notice=lambda notice: self._tell("notice", notice),
+                on_notice=lambda notice: self._told.send(Message("notice", notice)),
             )
         except FastpostError as error:
             failure = error
         counting.cancel()
         # While SIGTERM is still taken: without this message all that it had would count as lost.
-        self._tell("done", self._uploader.tally.cut(), failure)
+        self._count_now("done", failure=failure)
 
     def _batches(self) -> Iterator[Batch]:
         """Ask for portions, in the walk's thread."""
@@ -104,26 +142,34 @@ class Worker:
             if not portion:
                 return
             batch = Batch()
-            batch.uploads = [Upload(*parts) for parts in marshal.loads(portion)]
+            batch.uploads = unpacked(portion)
             yield batch
 
     def _on_results(self, results: list[Attempt]) -> None:
-        self._tell("results", results)
+        self._ended.extend([result.upload.number for result in results])
+        if self._tells_results:
+            # Together with their counts: what the parent has seen of a worker that is lost, it has counted too.
+            self._count_now("counts", results=results)
 
     def _on_rejected(self, rejected: list[Rejected]) -> None:
         """The walk is the parent's: what is rejected here could not be read for its digest."""
-        self._tell("rejected", rejected)
+        self._count_now("counts", rejected=rejected)
 
     async def _count(self) -> None:
         try:
             while True:
                 await asyncio.sleep(_COUNTS)
-                self._tell("counts", self._uploader.tally.cut())
+                self._count_now("counts")
         except OSError:
             self._uploader.stop(0.0)  # the parent is gone: nobody wants what is left
 
-    def _tell(self, kind: str, content: Any, failure: FastpostError | None = None) -> None:
-        self._told.send(Message(kind, content, failure))
+    def _count_now(self, kind: str, **more: Any) -> None:
+        ended, self._ended = self._ended, array.array("Q")
+        self._told.send(Message(kind, cut=self._uploader.tally.cut(), ended=ended.tobytes(), **more))
+
+    def _stop(self) -> None:
+        self._told.send(Message("stopped"))
+        self._uploader.stop(self._grace)
 
 
 def live(worker: Worker) -> None:

@@ -38,14 +38,14 @@ def _no_options_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves an open file, a mapping or an attempt behind."""
+    """Fail a test that leaves an open file, a mapping, an attempt (and with it a stream) or a socket behind."""
     before, failed = live(), request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
         return  # the report holds the frames of the failed test, and they hold what it opened
     if more(live(), before):
         gc.collect()  # an exception that a test caught holds its frames in a cycle
-    assert not more(live(), before), "sources, mappings, attempts"
+    assert not more(live(), before), "sources, mappings, attempts, sockets"
 
 
 def more(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
@@ -53,9 +53,11 @@ def more(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
 
 
 def live() -> tuple[int, ...]:
-    """Return how many sources, mappings and attempts exist, of the modules that are loaded so far."""
+    """Return how many sources, mappings, attempts and sockets exist, of the modules that are loaded so far."""
     chunker, table = sys.modules.get("fastpost._chunker"), sys.modules.get("fastpost._table")
+    connection = sys.modules.get("fastpost.connection")
     return (
         *(chunker.live_objects() if chunker else (0, 0)),
         table.live_attempts() if table else 0,
+        connection.live_sockets() if connection else 0,
     )

@@ -38,7 +38,8 @@ def test_nothing_known_and_what_was_withdrawn_pass() -> None:
 def test_the_page_of_the_project_tells_about_its_latest_release(capsys: pytest.CaptureFixture[str]) -> None:
     pages = {"a": page("1.0", FLAW), "b": page("2.1", FLAW), "c": page("3.0")}
     assert audit.audit([("a", "1.0")], pages.get) == 1
-    assert audit.audit([("b", "2.0"), ("c", "3.0")], pages.get) == 0
+    assert audit.audit([("c", "3.0")], pages.get) == 0
+    assert audit.audit([("b", "2.0"), ("c", "3.0")], pages.get) == 1, "an older release of b may have any flaw"
     assert "b 2.0: not audited" in capsys.readouterr().out
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import select
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,28 @@ def test_opens_and_closes(loop: str) -> None:
     with Server() as server:
         opening(server.url, loop)
     assert server.connections == 1
+
+
+@LOOPS
+def test_an_ended_connection_is_gone_without_a_collection(loop: str) -> None:
+    """Its buffers are some 250 kB, and a server may end thousands of connections between two collections."""
+
+    async def main(url: str) -> None:
+        opened = connection(url)
+        await opened.open()
+        session, whole = weakref.ref(opened.session), weakref.ref(opened)
+        opened.close()
+        del opened
+        await asyncio.sleep(0)  # the loop may still hold a callback
+        assert whole() is None
+        assert session() is None
+
+    gc.disable()
+    try:
+        with Server() as server:
+            drive(main(server.url), loop)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,22 @@ def test_silent_streams_of_a_server_that_answers_ping(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("watchful")
+def test_a_server_that_allows_no_stream_is_waited_for_and_that_is_told(folder: Path) -> None:
+    """For many stall timeouts, as long as it answers PING."""
+
+    def scenario(line: Line) -> None:
+        line.greet({STREAMS: 0})
+        line.until(lambda: line.pings >= 3)
+        line.change({STREAMS: 100})
+        line.serve()
+
+    with HostileServer(scenario) as server:
+        outcome = upload(folder, server, "--stall-timeout", "0.1", "--retries", "0")
+    check(outcome, folder, server)
+    assert "the server allows no upload at present" in outcome.err
+
+
+@pytest.mark.usefixtures("watchful")
 def test_a_stream_that_is_never_answered_fails_alone(folder: Path) -> None:
     """It has its retries; the others are answered meanwhile."""
 

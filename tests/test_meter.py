@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import pytest
@@ -27,6 +28,20 @@ def test_classes_are_those_of_hdrhistogram(values: list[int]) -> None:
         assert made.get_value_at_percentile(share) == theirs.get_value_at_percentile(share)
     assert mine.largest == max(values)
     assert mine.total == len(values)
+
+
+@given(st.lists(st.integers(0, 3_600_000_000), max_size=50), st.lists(st.integers(0, 3_600_000_000), max_size=50))
+def test_two_of_other_processes_make_one(first: list[int], second: list[int]) -> None:
+    whole, together = Histogram(), Histogram()
+    for values in (first, second):
+        part = Histogram()
+        for value in values:
+            part.record(value / 1e6)
+            together.record(value / 1e6)
+        whole.merge(pickle.loads(pickle.dumps(part)))
+    assert (whole.total, whole.largest) == (together.total, together.largest)
+    assert whole.counts() == together.counts()
+    assert whole.mean() == pytest.approx(together.mean())
 
 
 @given(st.integers(0, 3_600_000_000))

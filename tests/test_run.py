@@ -429,16 +429,16 @@ class Calming(Script):
                 self.most_after = max(self.most_after, len(self.unanswered))
         if not self._asked and len(peer.requests) == self._streams:
             self._asked = True
-            if self._how == "goaway":
-                peer.goaway(0, ENHANCE_YOUR_CALM)
-                self.unanswered.clear()
-                return
             if self._how == "farewell":
                 peer.goaway(max(peer.requests), ENHANCE_YOUR_CALM)
                 return
+            # Before it is asked: the client may send them anew while this thread waits for its turn.
+            self.unanswered.clear()
+            if self._how == "goaway":
+                peer.goaway(0, ENHANCE_YOUR_CALM)
+                return
             for one in list(peer.requests.values()):
                 peer.reset(one, ENHANCE_YOUR_CALM)
-                self.unanswered.discard(one)
 
     def completed(self, peer: Peer, request: Request) -> None:
         """Answer, but nothing before the question."""

@@ -339,6 +339,8 @@ class TestMistakes:
             ("X-Amz-Signature=SECRET", "X-Amz-Signature=***"),
             ("access_token=SECRET&n={name}", "access_token=***&n=a.txt"),
             ("key={path}", "key=a.txt"),
+            ("pwd=SECRET&code=SECRET&jwt=SECRET&by=me", "pwd=***&code=***&jwt=***&by=me"),
+            ("si%67=SECRET;session=SECRET", "si%67=***;session=***"),
         ],
     )
     def test_secrets_in_the_query_are_sent_and_not_shown(self, query: str, shown: str) -> None:

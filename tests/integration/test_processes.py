@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,12 +160,18 @@ class Slow(Script):
 
 @pytest.fixture
 def begun(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], ScriptedServer]]:
+    with begin(folder) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def begin(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], ScriptedServer]]:
     """A run of two processes in the midst of its work: both have uploads that are not answered."""
     with ScriptedServer(Slow(40)) as server:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fastpost", "upload", str(folder), "--to", server.url, "--no-progress"),
-                *("--processes", "2", "--output-format", "json", "--concurrency", "20"),
+                *("--processes", "2", "--output-format", "json", "--concurrency", "20", *options),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -225,18 +232,23 @@ def test_workers_end_with_a_parent_that_was_killed(
     until(lambda: not any(map(alive, workers)))
 
 
-def test_a_worker_that_is_killed_is_told_and_its_files_count_as_failed(
-    begun: tuple[subprocess.Popen[bytes], ScriptedServer],
+def test_a_worker_that_is_killed_is_told_and_its_files_fail_by_name(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    process, _ = begun
-    first, second = children(process.pid)
-    os.kill(first, signal.SIGKILL)
-    os.kill(second, signal.SIGTERM)
-    os.kill(second, signal.SIGTERM)
-    out, err = process.communicate(timeout=20)
+    failures = tmp_path_factory.mktemp("failures") / "failures.ndjson"
+    with begin(folder, "--failures", str(failures)) as (process, _):
+        first, second = children(process.pid)
+        os.kill(first, signal.SIGKILL)
+        os.kill(second, signal.SIGTERM)
+        os.kill(second, signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert b"killed by SIGKILL" in err
+    assert b"told to stop" in err
     assert b"Traceback" not in err
     report = json.loads(out)
-    assert report["errors"]["WorkerLost"] > 0
-    assert report["files"]["ok"] + report["files"]["failed"] <= report["files"]["total"] == FILES
+    records = [json.loads(line) for line in failures.read_text().splitlines()]
+    lost = {record["name"] for record in records if record["error"] == "WorkerLost"}
+    assert len(lost) == report["errors"]["WorkerLost"] > 0
+    assert report["files"]["failed"] == len(records) == len({record["name"] for record in records})
+    assert report["files"]["ok"] <= 40
