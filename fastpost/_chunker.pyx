@@ -14,7 +14,7 @@ A source knows offsets and limits, never stream ids. It has one position: `offse
 
 cimport cython
 from libc.errno cimport EINTR, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, strrchr
 
@@ -67,6 +67,8 @@ cdef extern from "<sys/mman.h>" nogil:
 # A window's pages count as resident, so it bounds memory: 50 large files in flight map 100 MiB at most.
 cdef int64_t _WINDOW = 2 * 1024 * 1024
 cdef int64_t _PAGE_MASK = 4096 - 1
+# Whole seconds whose nanoseconds 64 bits can count.
+cdef int64_t _MOST_SECONDS = 9223372036
 
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
@@ -107,7 +109,13 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil:
 
 
 cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
-    return <int64_t>status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec
+    """Nanoseconds; ±(2⁶³−1) for dates outside 1677 to 2262, as `sources.mtime_ns` has it."""
+    cdef int64_t seconds = status.st_mtim.tv_sec
+    if seconds >= _MOST_SECONDS:
+        return INT64_MAX
+    if seconds < -_MOST_SECONDS:
+        return -INT64_MAX
+    return seconds * 1000000000 + status.st_mtim.tv_nsec
 
 
 @cython.final

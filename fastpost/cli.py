@@ -289,7 +289,7 @@ def _upload(
             raise UsageError("--oauth2-bearer and -H 'Authorization: …' both say who you are: leave one out")
         header = (*header, ("Authorization", f"Bearer {oauth2_bearer}"))
     if journal is not None:
-        _check_journal(journal, to, sources)
+        _check_journal(journal, to, sources, failures)
     out, err = _outlets()
     for name in ("cacert", "cert", "key"):
         network[name] = pathlib.Path(network[name]) if network[name] else None
@@ -334,14 +334,17 @@ def _upload(
         return run.execute(batches)
 
 
-def _check_journal(journal: str, to: str | None, sources: tuple[str, ...]) -> None:
-    from fastpost.journal import check_place
+def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failures: str | None) -> None:
+    from fastpost.journal import check_alone, check_place
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
+    if not journal:
+        raise UsageError("--journal is given an empty name: name a file (is a shell variable unset?)")
     if not os.path.isdir(os.path.dirname(journal) or "."):
         raise UsageError(f"--journal {_shown(journal)}: its folder doesn't exist: make it, or name another file")
     check_place(journal, sources)
+    check_alone(journal, failures)
 
 
 @main.group()

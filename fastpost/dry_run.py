@@ -11,7 +11,7 @@ from fastpost.report import octets_text, safe
 from fastpost.sources import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from fastpost.config import Settings
     from fastpost.outlet import Outlet
@@ -36,9 +36,9 @@ def list_uploads(
     if journal is not None:
         batches = listing.unrecorded(batches, journal)
     for batch in batches:
+        listing.pass_over(batch)
         lines = [listing.line(upload) for upload in batch.uploads]
         out.write("".join(lines))
-        listing.pass_over(batch.recorded)
         for rejected in batch.rejected:
             err.write(listing.refusal(rejected))
         if not out.open:
@@ -56,15 +56,15 @@ class _Listing:
 
     def unrecorded(self, batches: Iterable[Batch], journal: str) -> Iterator[Batch]:
         """Leave out what a journal holds already. Raises UsageError when it is no journal for this target."""
-        from fastpost.recorded import read
+        from fastpost.recorded import read, without_journal
 
-        return read(journal, self._target.template, shared=self._target.shared).sift(batches)
+        return read(journal, self._target).sift(without_journal(batches, journal))
 
-    def pass_over(self, recorded: Sequence[Upload]) -> None:
+    def pass_over(self, batch: Batch) -> None:
         """Count uploads that were made before; their URLs are taken."""
-        self._recorded += len(recorded)
-        for upload in recorded:
-            self._is_duplicate(upload.name)
+        if not self._target.shared:
+            batch.claim_recorded(self._seen, self._target.request_path)
+        self._recorded += len(batch.recorded)
 
     def line(self, upload: Upload) -> str:
         self._files += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
+import sys
 import threading
 import time
 from collections import deque
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from fastpost._records import records
 from fastpost.errors import UsageError
-from fastpost.recorded import BUFFER, Contents, Recorded, head
+from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head, same_file, without_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fastpost._table import Attempt
     from fastpost.sources import Batch
+    from fastpost.target import Target
 
 #: Seconds between two syncs, and how long one may take before the walk is held. A success is on disk after the sync
 #: that was under way, the pause and its own sync: less than 1 s, or the run waits for the disk.
@@ -36,24 +37,28 @@ class Journal:
 
     Args:
         path: the file; made when it isn't there.
-        target: the URL template that the files go to.
-        shared: every file goes to one URL.
+        target: where the files go.
     Raises UsageError when it belongs to another target, another format or a run that is under way, or is no journal;
     OSError when it can't be opened or made.
     """
 
-    def __init__(self, path: str, target: str, *, shared: bool) -> None:
-        self.recorded = Recorded(shared)
-        #: Octets at the end that were torn or damaged, and dropped.
-        self.dropped = 0
+    def __init__(self, path: str, target: Target) -> None:
+        self.recorded = Recorded(target.shared)
+        #: Octets at the end that were torn, and dropped; and damaged ones in the midst, which stay.
+        self.dropped = self.damaged = 0
         #: Why nothing more can be written, a full disk say; what was recorded before stays.
-        self.lost: OSError | None = None
+        self.lost: str | None = None
         self._path = path
+        made = not os.path.lexists(path)
         self._fd = _locked(path)
         try:
             self._end = self._load(target)
-        except BaseException:
+        except BaseException as error:
             os.close(self._fd)
+            if isinstance(error, OSError):
+                error.filename = path  # what writes to a descriptor names none
+                if made:
+                    os.unlink(path)
             raise
         #: Records that wait for the next sync, and when the present one began (monotonic seconds; None: there is none).
         self._waiting: deque[bytes] = deque()
@@ -69,6 +74,10 @@ class Journal:
             return
         self._waiting.append(records(results))
 
+    def remaining(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Set aside in each batch what is recorded and unchanged, and leave out the journal itself."""
+        return self.recorded.sift(without_journal(batches, self._path))
+
     def gate(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on, but not while the disk is late: what isn't recorded stays little. For the walk's thread."""
         for batch in batches:
@@ -77,12 +86,13 @@ class Journal:
             yield batch
 
     def close(self) -> None:
-        """Write and sync what waits, and give the file free."""
+        """Write and sync what waits, and give the file free. `lost` says then whether it is where a next run looks."""
         self._closing.set()
         self._thread.join()
+        self.lost = self.lost or self._astray()
         os.close(self._fd)
 
-    def _load(self, target: str) -> int:
+    def _load(self, target: Target) -> int:
         """Read what is there, drop a torn end, begin a new one. Returns where the next record goes."""
         start = head(target)
         size = os.fstat(self._fd).st_size
@@ -90,16 +100,23 @@ class Journal:
             contents = Contents(file, self._path)
             if contents.target is not None:
                 contents.load(self.recorded, target)
-                self.dropped = size - contents.intact
+                self.dropped, self.damaged = size - contents.intact, contents.damaged
                 os.ftruncate(self._fd, contents.intact)
                 return contents.intact
         if size > len(start):
             raise UsageError(f"{self._path} is damaged at its start, and can't be read: name another file")
-        os.ftruncate(self._fd, 0)
-        _write(self._fd, start, 0)
-        os.fsync(self._fd)
-        _sync_folder(self._path)
+        self._begin(start)
         return len(start)
+
+    def _begin(self, start: bytes) -> None:
+        os.ftruncate(self._fd, 0)
+        try:
+            _write(self._fd, start, 0)
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, 0)
+            raise
+        _sync_folder(self._path)
 
     def _late(self) -> bool:
         return self._syncing is not None and time.monotonic() - self._syncing > _LATE
@@ -121,14 +138,28 @@ class Journal:
                     self._synced.notify_all()
 
     def _sync(self, octets: bytes) -> None:
+        self.lost = self._astray()
+        if self.lost is not None:
+            return
         try:
             _write(self._fd, octets, self._end)
             os.fdatasync(self._fd)
             self._end += len(octets)
         except OSError as error:
-            self.lost = error
+            self.lost = error.strerror or str(error)
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._end)
+
+    def _astray(self) -> str | None:
+        """Say what somebody else did to the file meanwhile, if anything."""
+        own = os.fstat(self._fd)
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return "it was moved or removed during the run"
+        if not os.path.samestat(own, there):
+            return "another file took its place during the run"
+        return None if own.st_size == self._end else "somebody else wrote to it or cut it during the run"
 
 
 def check_place(path: str, sources: Iterable[str]) -> None:
@@ -140,12 +171,20 @@ def check_place(path: str, sources: Iterable[str]) -> None:
             raise UsageError(f"--journal {path} lies in {source} and would be uploaded with it: put it elsewhere")
 
 
+def check_alone(path: str, failures: str | None) -> None:
+    """Raise UsageError when something else is written to a journal there: the failures, or a standard stream."""
+    if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or same_file(path, failures)):
+        raise UsageError(f"--journal {path} and --failures {failures} are one file: name two")
+    for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
+        if stream is not None and os.path.isfile(path) and same_file(path, stream.fileno()):
+            raise UsageError(f"--journal {path} is where {name} goes too: name another file")
+
+
 def _locked(path: str) -> int:
     """Open and lock a journal. Raises UsageError, OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{path} is no regular file, and a journal is one: name another file")
+        check_regular(fd, path)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
     except BlockingIOError:

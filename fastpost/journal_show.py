@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from fastpost.errors import Exit
-from fastpost.recorded import BUFFER, Contents, Entry, Recorded
+from fastpost.recorded import Contents, Entry, Recorded, opened
 from fastpost.report import Row, named, octets_text, plain, safe
 from fastpost.sources import printable
 
@@ -25,7 +25,7 @@ def show_journal(path: str, out: Outlet, *, listed: bool, as_json: bool) -> int:
     # By name, whatever the target: where all files go to one URL, two of a name count as one.
     recorded = Recorded(shared=False)
     successes = octets = 0
-    with open(path, "rb", buffering=BUFFER) as file:
+    with opened(path) as file:
         contents = Contents(file, path)
         for entry in contents.entries():
             recorded.add(entry)
@@ -36,12 +36,14 @@ def show_journal(path: str, out: Outlet, *, listed: bool, as_json: bool) -> int:
         torn = os.fstat(file.fileno()).st_size - contents.intact
     if as_json:
         summary = {"schema": SCHEMA, "target": contents.target, "files": len(recorded), "successes": successes}
-        out.write(json.dumps(summary | {"octets": octets, "torn": torn}) + "\n")
+        out.write(json.dumps(summary | {"octets": octets, "torn": torn, "damaged": contents.damaged}) + "\n")
         return Exit.OK
     rows = [Row("target", safe(contents.target or "none yet: no run has begun")), Row("files", f"{len(recorded):,}")]
     rows.append(Row("uploads", f"{successes:,} successes · {octets_text(octets)}"))
     if torn:
         rows.append(Row("torn", f"the last {torn:,} octets are not whole, as after a kill; the next run drops them"))
+    if contents.damaged:
+        rows.append(Row("damaged", f"{contents.damaged:,} octets in its midst; their files are uploaded again"))
     out.write(plain(rows))
     return Exit.OK
 

@@ -327,7 +327,7 @@ class _Run:
     def _set_duplicates_aside(self, batch: Batch, paths: set[int]) -> None:
         """Reject what goes where an earlier file of this run went: it would overwrite that one."""
         fresh = []
-        paths.update(hash(self._target.request_path(upload.name)) for upload in batch.recorded)
+        batch.claim_recorded(paths, self._target.request_path)
         for upload in batch.uploads:
             key = hash(self._target.request_path(upload.name))
             if key in paths:

@@ -193,6 +193,8 @@ class Run:
         self._delayed.clear()
         self._digesting.clear()
         self._give_up(unsent)
+        if self._digester is not None:
+            self._take(self._digester.abandon())
         if grace > 0:
             self._grace = self._loop.call_later(grace, self._cut_short)
         else:
@@ -240,8 +242,9 @@ class Run:
 
     def _take(self, batch: Batch) -> None:
         """Turn a batch into attempts; about 1.5 µs a file."""
-        tally = self._tally
-        tally.find(batch)
+        if self._paths is not None:
+            batch.claim_recorded(self._paths, self._target.request_path)
+        self._tally.find(batch)
         if batch.rejected and self._on_rejected is not None:
             self._call(self._on_rejected, batch.rejected)
         uploads = batch.uploads
@@ -271,12 +274,11 @@ class Run:
                 unfit[-1].failure = error
         if unfit:
             self._report(unfit)
+        if self._paths is not None:
+            attempts = self._without_duplicates(attempts, self._paths)
         if self._digester is not None and batch.digests is not None:
             for attempt in attempts:
                 self._digester.attach(attempt, batch.digests[attempt.upload])
-        if self._paths is not None:
-            self._paths.update(hash(request_path(upload.name)) for upload in batch.recorded)
-            attempts = self._without_duplicates(attempts, self._paths)
         self._outstanding += len(attempts)
         if self.stopping:
             # A callback has stopped the run in the midst of this batch.

@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fastpost.errors import (
     FastpostError,
@@ -31,7 +31,18 @@ _NAME_MAX = 255
 #: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
 _FOLDERS_PER_BATCH = 64
 
+#: Nanoseconds of the whole seconds whose nanoseconds 64 bits can count.
+_DATED = 9_223_372_036 * 10**9
+
 _DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+def mtime_ns(status: os.stat_result) -> int:
+    """Return the time of change as the data plane has it: ±(2⁶³−1) outside the years 1677 to 2262."""
+    found = status.st_mtime_ns
+    if -_DATED <= found < _DATED:
+        return found
+    return 2**63 - 1 if found > 0 else 1 - 2**63
 
 
 class Upload:
@@ -117,6 +128,17 @@ class Batch:
         self.skipped = 0
         self.recorded: list[Upload] = []
         self.digests: dict[Upload, Digest] | None = None
+
+    def claim_recorded(self, paths: set[int], request_path: Callable[[bytes], bytes]) -> None:
+        """Add what is recorded to the hashes of paths taken. A path that is taken already makes it one of the uploads.
+
+        There it meets what any other does that goes where an earlier file went.
+        """
+        recorded, self.recorded = self.recorded, []
+        for upload in recorded:
+            key = hash(request_path(upload.name))
+            (self.uploads if key in paths else self.recorded).append(upload)
+            paths.add(key)
 
     def __len__(self) -> int:
         """Return how many uploads and rejections it holds; what is skipped takes no room."""

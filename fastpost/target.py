@@ -129,6 +129,14 @@ class Target:
         return self._by_suffix[suffix] or coded(head, suffix, self._by_suffix)
 
     @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of method, origin and template, secrets and all: equal where the same names go to the same places."""
+        import hashlib  # only for those who keep a journal
+
+        places = b"".join(b"%b{%b}" % (piece.literal, (piece.placeholder or "").encode()) for piece in self._pieces)
+        return hashlib.sha256(b"%b %b%b" % (self.method, self.origin.encode(), places)).digest()
+
+    @property
     def origin(self) -> str:
         """Scheme and authority, such as https://store.example:8443 (RFC 6454 §6.2)."""
         return f"{self.scheme}://{self.authority.decode()}"

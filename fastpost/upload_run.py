@@ -104,7 +104,7 @@ class UploadRun:
         raise_open_files()
         with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
-                batches = self._journal.gate(self._journal.recorded.sift(batches))
+                batches = self._journal.gate(self._journal.remaining(batches))
             if self._display.progress:
                 batches = self._sized(batches)
             uvloop.run(self._run(batches))
@@ -218,11 +218,16 @@ class UploadRun:
             return
         from fastpost.journal import Journal
 
-        journal = Journal(self._journal_path, self._target.template, shared=self._target.shared)
+        journal = Journal(self._journal_path, self._target)
         if journal.dropped:
             self._on_notice(
                 f"{self._journal_path}: its last {journal.dropped:,} octets are not whole, as after a kill, and were "
                 "dropped: what they stood for is uploaded again"
+            )
+        if journal.damaged:
+            self._on_notice(
+                f"{self._journal_path}: {journal.damaged:,} octets in its midst are damaged, and were passed over: "
+                "what they stood for is uploaded again; look after that disk"
             )
         self._journal = journal
         try:
@@ -240,8 +245,8 @@ class UploadRun:
         if journal.lost is not None and not self._lost_journal:
             self._lost_journal = True
             self._say(
-                f"{self._journal_path}: {journal.lost.strerror}; the uploads go on, but what succeeds from now on is "
-                "not recorded, and the next run will send it again"
+                f"{self._journal_path}: {journal.lost}; the uploads go on, but what isn't recorded there, the next run "
+                "will send again"
             )
 
     # --- signals ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from fastpost import digest
+from fastpost import digest, statements
 from fastpost.errors import DigestMismatch, FastpostError, FileChanged, file_failure
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ class Verifier:
 
     def _difference(self, result: Attempt) -> FastpostError | None:
         """Compare one upload with the first digest that the server tells. Raises Abandoned."""
-        theirs = next(digest.stated(result), None)
+        theirs = next(statements.stated(result), None)
         if theirs is None:
             self.unverifiable += 1
             return None
-        sent = digest.sent(result)
+        sent = statements.sent(result)
         if sent is not None and sent.algorithm == theirs.algorithm:
             ours = sent.value
         else:

@@ -18,8 +18,9 @@ from fastpost.errors import FastpostError, HttpStatus, UsageError
 from fastpost.journal import Journal, check_place
 from fastpost.recorded import Contents, head
 from fastpost.sources import Batch, Upload
+from fastpost.target import parse
 
-TARGET = "https://store.example/dav/"
+TARGET = parse("https://store.example/dav/")
 
 
 def results(*names: str, failure: FastpostError | None = None) -> list[Attempt]:
@@ -29,8 +30,8 @@ def results(*names: str, failure: FastpostError | None = None) -> list[Attempt]:
     return made
 
 
-def opened(path: pathlib.Path, target: str = TARGET) -> Journal:
-    return Journal(str(path), target, shared=False)
+def opened(path: pathlib.Path) -> Journal:
+    return Journal(str(path), TARGET)
 
 
 def names(path: pathlib.Path) -> list[str]:
@@ -84,7 +85,7 @@ def test_a_journal_cut_at_any_octet_goes_on(path: pathlib.Path, monkeypatch: pyt
     monkeypatch.setattr(os, "fdatasync", lambda fd: None)
     start = head(TARGET)
     whole = start + record(b"a", 1, 2, 3) + record(b"b", 1, 2, 3)
-    for length in range(len(whole) + 1):
+    for length in (0, *range(len(b"fastpost journal "), len(whole) + 1)):
         path.write_bytes(whole[:length])
         journal = opened(path)
         known = len(journal.recorded)
@@ -99,8 +100,12 @@ def test_a_journal_cut_at_any_octet_goes_on(path: pathlib.Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("octets", "told"),
     [
-        (head("https://other.example/"), "not to https://store.example/dav/: name another file, or give that URL"),
+        (
+            head(parse("https://other.example/")),
+            "not PUT https://store.example/dav/: name another file, or give that method and URL",
+        ),
         (b"fastpost journal 7\n", "format 7"),
+        (b"fast", "is no journal of fastpost"),
         (b"letters to the editor\n", "is no journal of fastpost"),
         (head(TARGET)[:-1] + b"?" + bytes(50), "is damaged at its start"),
     ],
@@ -191,16 +196,58 @@ def test_after_a_failure_nothing_more_is_written_and_nothing_waits(
     assert len(list(journal.gate([Batch(), Batch()]))) == 2
     journal.record(results("b"))
     journal.close()
-    assert journal.lost is not None
-    assert journal.lost.errno == errno.EIO
+    assert journal.lost == os.strerror(errno.EIO)
     assert names(path) == []
+
+
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("moved", "moved or removed"),
+        ("removed", "moved or removed"),
+        ("replaced", "another file took its place"),
+        ("cut", "cut it"),
+        ("written", "wrote to it"),
+    ],
+)
+def test_a_journal_that_somebody_else_took_away_or_changed_is_told(
+    path: pathlib.Path, what: str, told: str, more: bool
+) -> None:
+    journal = opened(path)
+    match what:
+        case "moved":
+            path.rename(path.with_name("elsewhere"))
+        case "removed":
+            path.unlink()
+        case "replaced":
+            path.rename(path.with_name("elsewhere"))
+            path.write_bytes(head(TARGET))
+        case "cut":
+            os.truncate(path, 5)
+        case "written":
+            with path.open("ab") as file:
+                file.write(b"x")
+    before = path.read_bytes() if path.exists() else None
+    if more:
+        journal.record(results("a"))
+    journal.close()
+    assert journal.lost is not None
+    assert told in journal.lost
+    assert (path.read_bytes() if path.exists() else None) == before
 
 
 def test_no_room_for_a_new_journal_is_an_error_at_once(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", limited(5))
+        with pytest.raises(OSError, match="No space left") as caught:
+            opened(path)
+        assert caught.value.filename == str(path)
+        assert not path.exists()
+        path.touch()
         with pytest.raises(OSError, match="No space left"):
             opened(path)
+        assert path.read_bytes() == b""
     opened(path).close()
     assert names(path) == []
 

@@ -16,13 +16,15 @@ from fastpost import recorded
 from fastpost._records import record
 from fastpost.errors import UsageError
 from fastpost.recorded import Contents, Entry, Recorded, head
-from fastpost.sources import Batch, Upload, walk
+from fastpost.sources import Batch, Upload, mtime_ns, walk
+from fastpost.target import Target, parse
 
-TARGET = "https://store.example/dav/"
+TARGET = parse("https://store.example/dav/")
+SHOWN = "PUT https://store.example/dav/"
 ENTRIES = [Entry(b"a", 1, 2, 3), Entry(b"folder/\xff\n", 0, -1, 2**64 - 1), Entry(b"x" * 4000, 2**62, 2**62, 0)]
 
 
-def journal(entries: Iterable[Entry], target: str = TARGET) -> bytes:
+def journal(entries: Iterable[Entry], target: Target = TARGET) -> bytes:
     return head(target) + b"".join(record(*entry) for entry in entries)
 
 
@@ -52,37 +54,60 @@ def read_all(octets: bytes) -> tuple[str | None, list[Entry], int]:
 )
 def test_what_is_written_is_read(entries: list[Entry]) -> None:
     octets = journal(entries)
-    assert read_all(octets) == (TARGET, entries, len(octets))
+    assert read_all(octets) == (SHOWN, entries, len(octets))
 
 
 def test_a_journal_cut_at_any_octet_holds_what_is_whole() -> None:
     octets = journal(ENTRIES)
     ends = [len(journal(ENTRIES[:count])) for count in range(len(ENTRIES) + 1)]
-    for length in range(len(octets) + 1):
+    for length in (0, *range(len(b"fastpost journal "), len(octets) + 1)):
         target, entries, intact = read_all(octets[:length])
         whole = [end for end in ends if end <= length]
         assert entries == ENTRIES[: max(0, len(whole) - 1)]
-        assert target == (TARGET if whole else None)
+        assert target == (SHOWN if whole else None)
         if whole:
             assert intact == whole[-1]
 
 
-def test_damage_at_any_octet_costs_nothing_before_it() -> None:
-    octets = journal(ENTRIES)
-    start = len(journal(ENTRIES[:1]))
-    for at in range(start, len(octets), 7):
+def test_damage_at_any_octet_costs_its_record_alone() -> None:
+    entries = [Entry(b"%d" % number * 40, number, -number, 2**64 - 1 - number) for number in range(4)]
+    ends = [len(journal(entries[:count])) for count in range(len(entries) + 1)]
+    octets = journal(entries)
+    for at in range(ends[0], len(octets)):
         damaged = bytearray(octets)
         damaged[at] ^= 1 << at % 8
-        _, entries, _ = read_all(bytes(damaged))
-        assert entries == ENTRIES[: len(entries)]
-        assert 1 <= len(entries) < len(ENTRIES)
+        found = contents(bytes(damaged))
+        hit = next(number for number in range(4) if at < ends[number + 1])
+        assert list(found.entries()) == [entry for entry in entries if entry is not entries[hit]]
+        last = hit == 3
+        assert found.damaged == (0 if last else ends[hit + 1] - ends[hit])
+        assert found.intact == (ends[3] if last else len(octets))
+
+
+@pytest.mark.parametrize("length", [1, 4096, recorded.BUFFER - 1, recorded.BUFFER, 3 * recorded.BUFFER + 5])
+@pytest.mark.parametrize("kind", ["zeros", "random"])
+def test_what_lies_behind_a_stretch_of_damage_is_found(length: int, kind: str) -> None:
+    damage = bytes(length) if kind == "zeros" else random.Random(length).randbytes(length)
+    octets = journal(ENTRIES[:1]) + damage
+    found = contents(octets + b"".join(record(*entry) for entry in ENTRIES[1:]) + b"torn")
+    assert list(found.entries()) == ENTRIES
+    assert found.damaged == length
+    assert found.intact == len(octets) + len(journal(ENTRIES[1:])) - len(journal([]))
+
+
+def test_damage_in_a_long_record_does_not_hide_the_next_one() -> None:
+    """Its length may be wrong as well, and lead far beyond the end."""
+    long, short = Entry(b"x" * 65_535, 1, 2, 3), Entry(b"y", 1, 2, 3)
+    octets = bytearray(journal([short, long, short]))
+    octets[len(journal([short])) + 5] = 0xFE
+    assert read_all(bytes(octets)) == (SHOWN, [short, short], len(octets))
 
 
 @pytest.mark.parametrize("tail", [bytes(1), bytes(30), bytes(5000), b"\xff" * 100])
 def test_what_a_lost_write_leaves_behind_is_no_record(tail: bytes) -> None:
     """After a power loss a file may be longer than what was written, with zeros at its end."""
     octets = journal(ENTRIES)
-    assert read_all(octets + tail) == (TARGET, ENTRIES, len(octets))
+    assert read_all(octets + tail) == (SHOWN, ENTRIES, len(octets))
 
 
 @hypothesis.given(st.binary(max_size=300))
@@ -101,6 +126,8 @@ def test_any_octets_are_a_journal_or_a_usage_error(octets: bytes) -> None:
     [
         (b"fastpost journal 2\n...", "format 2, and this version of fastpost knows format 1 only"),
         (b"fastpost journal two\n", "is no journal of fastpost"),
+        (b"f", "is no journal of fastpost"),
+        (b"fastpost journal", "is no journal of fastpost"),
         (b"photos and letters", "is no journal of fastpost"),
         (b"\x00" * 100, "is no journal of fastpost"),
     ],
@@ -114,7 +141,7 @@ def test_other_files_are_refused_with_the_cure(octets: bytes, told: str) -> None
 
 def test_a_target_that_no_record_can_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="shorten it"):
-        head("https://store.example/" + "x" * 70_000)
+        head(parse("https://store.example/" + "x" * 70_000))
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
@@ -129,7 +156,7 @@ def tree(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def entry(path: pathlib.Path, name: bytes | None = None) -> Entry:
     found = path.stat()
-    return Entry(name or os.fsencode(path.name), found.st_size, found.st_mtime_ns, found.st_ino)
+    return Entry(name or os.fsencode(path.name), found.st_size, mtime_ns(found), found.st_ino)
 
 
 def sifted(known: Recorded, folder: pathlib.Path, **options: bool) -> tuple[list[bytes], list[bytes]]:
@@ -148,6 +175,14 @@ def test_what_is_recorded_and_unchanged_is_left_out(tree: pathlib.Path) -> None:
         known.add(entry(tree / name))
     assert sifted(known, tree) == ([b"c"], [b"a", b"b"])
     assert len(known) == 2
+
+
+def test_a_file_dated_in_the_year_2300_is_recorded(tree: pathlib.Path) -> None:
+    """Its nanoseconds are more than the 64 bits of a journal hold."""
+    os.utime(tree / "a", ns=(0, 10_413_792_000 * 10**9))
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    assert sifted(known, tree) == ([b"b", b"c"], [b"a"])
 
 
 @pytest.mark.parametrize("what", ["size", "mtime", "inode"])
@@ -222,11 +257,26 @@ def test_hashes_are_found_again_however_many() -> None:
 
 def test_reading_changes_nothing_and_a_missing_journal_is_empty(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "journal"
-    assert len(recorded.read(str(path), TARGET, shared=False)) == 0
+    assert len(recorded.read(str(path), TARGET)) == 0
     assert not path.exists()
     torn = journal(ENTRIES)[:-1]
     path.write_bytes(torn)
-    assert len(recorded.read(str(path), TARGET, shared=False)) == 2
+    assert len(recorded.read(str(path), TARGET)) == 2
     assert path.read_bytes() == torn
-    with pytest.raises(UsageError, match="not to https://other"):
-        recorded.read(str(path), "https://other.example/", shared=False)
+    with pytest.raises(UsageError, match="not PUT https://other"):
+        recorded.read(str(path), parse("https://other.example/"))
+
+
+def test_what_is_masked_or_of_another_method_is_another_target(tmp_path: pathlib.Path) -> None:
+    """Nobody can read from the file what its secrets are."""
+    path = tmp_path / "journal"
+    mine = parse("https://store.example/{path}?author=s3cret")
+    path.write_bytes(journal(ENTRIES, mine))
+    assert b"s3cret" not in path.read_bytes()
+    assert len(recorded.read(str(path), parse("https://store.example:443/{path}?author=s3cret"))) == len(ENTRIES)
+    for other, told in (
+        (parse("https://store.example/{path}?author=other"), r"with another value where \*\*\* stands: name another"),
+        (parse("https://store.example/{path}?author=s3cret", method="POST"), "not POST https://store.example/"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            recorded.read(str(path), other)

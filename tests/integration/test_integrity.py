@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,3 +229,32 @@ def test_a_journal_lists_what_it_holds(folder: Path) -> None:
     lines = [json.loads(line) for line in shown.out.splitlines()]
     assert sorted(line["name"] for line in lines[:-1]) == [f"{number}.bin" for number in range(5)]
     assert lines[-1]["files"] == 5
+
+
+def test_a_file_whose_digest_was_being_computed_is_counted(tmp_path: Path) -> None:
+    """SIGINT meanwhile: the report says that it was found and not sent."""
+    huge = tmp_path / "huge.bin"
+    huge.touch()
+    os.truncate(huge, 1 << 42)  # takes an hour to read, and no room
+    with ScriptedServer() as server:
+        arguments = ("upload", "-v", "--output-format", "json", huge, "--to", server.url, "--digest", "sha-256")
+        with subprocess.Popen(
+            [sys.executable, "-m", "fastpost", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while not is_open(huge, process.pid):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=command.LIMIT)
+    assert process.returncode == 130
+    assert json.loads(out)["files"] == {"total": 1, "ok": 0, "failed": 1, "skipped": 0}
+    assert json.loads(out)["errors"] == {"Interrupted": 1}
+    assert "nothing to upload" not in err
+    assert not server.requests
+
+
+def is_open(file: Path, pid: int) -> bool:
+    """Tell whether a process has a file open."""
+    folder = Path(f"/proc/{pid}/fd")
+    with contextlib.suppress(FileNotFoundError):
+        return any(os.readlink(fd) == str(file) for fd in folder.iterdir())
+    return False

@@ -197,6 +197,17 @@ def test_what_changed_or_failed_is_sent_again_and_the_rest_is_not(tmp_path: Path
     assert server.of("/000/00003.bin")[1].body == b"changed"
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_file_dated_in_the_year_2300_is_recorded_like_any_other(tmp_path: Path, processes: str) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+    os.utime(tree / "000" / "00003.bin", ns=(0, 10_413_792_000 * 10**9))
+    with ScriptedServer() as server:
+        arguments: list[str | Path] = [tree, "--to", server.url, "--journal", journal, "--processes", processes]
+        assert command.upload(*arguments).files["ok"] == 20
+        assert command.upload(*arguments).files["skipped"] == 20
+    assert len(server.requests) == 20
+
+
 def test_several_processes_share_one_journal(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 600), tmp_path / "journal"
     with ScriptedServer() as server:
@@ -227,6 +238,27 @@ def test_two_files_for_one_url_are_found_though_one_was_sent_by_an_earlier_run(t
     assert [request.body for request in server.requests] == [b"first"]
 
 
+@pytest.mark.parametrize("options", [(), ("--processes", "2"), ("--digest", "sha-256")])
+def test_a_recorded_file_is_a_duplicate_when_its_url_is_taken_in_this_run(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The later one would be skipped as recorded, and the server hold the other's octets."""
+    first, second, journal = fill(tmp_path / "first", 3_000), tmp_path / "second", tmp_path / "journal"
+    second.mkdir()
+    for folder in (first, second):
+        (folder / "same.bin").write_text(folder.name)
+    with ScriptedServer() as server:
+        assert command.upload(second, "--to", server.url, "--journal", journal).code == 0
+        arguments = (first, second, "--to", server.url, "--journal", journal)
+        dry = command.run("upload", *arguments, "--dry-run")
+        run = command.upload(*arguments, *options)
+    assert dry.code == 1
+    assert dry.out.count("DUPLICATE") == 1
+    assert run.code == 1
+    assert run.errors == {"DuplicateTarget": 1}
+    assert run.files["total"] - run.files["failed"] == run.files["ok"]
+
+
 def test_a_torn_tail_is_dropped_with_a_warning(tmp_path: Path) -> None:
     tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
     with ScriptedServer() as server:
@@ -240,6 +272,39 @@ def test_a_torn_tail_is_dropped_with_a_warning(tmp_path: Path) -> None:
     assert run.told(str(journal), "not whole", "uploaded again")
     assert run.files == {"total": 1, "ok": 1, "failed": 0, "skipped": 19}
     assert len(recorded(journal)) == 20
+
+
+def test_a_journal_that_is_removed_during_the_run_is_told(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+
+    class Removing(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            journal.unlink(missing_ok=True)
+            peer.answer(request, 201)
+
+    with ScriptedServer(Removing()) as server:
+        run = command.upload(tree, "--to", server.url, "--journal", journal)
+    assert run.code == 1
+    assert run.files == {"total": 20, "ok": 20, "failed": 0, "skipped": 0}
+    assert run.told(str(journal), "moved or removed", "send again")
+
+
+def test_a_damaged_octet_costs_one_file_and_no_more(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 20), tmp_path / "journal"
+    with ScriptedServer() as server:
+        command.upload(tree, "--to", server.url, "--journal", journal)
+        octets = bytearray(journal.read_bytes())
+        octets[octets.index(b"00007.bin")] ^= 1
+        journal.write_bytes(octets)
+        shown = command.run("journal", "show", journal)
+        run = command.upload(tree, "--to", server.url, "--journal", journal)
+        again = command.upload(tree, "--to", server.url, "--journal", journal)
+    assert "octets in its midst" in shown.out
+    assert "not whole" not in shown.out
+    assert run.told(str(journal), "octets in its midst are damaged", "uploaded again")
+    assert run.code == 0
+    assert run.files == {"total": 1, "ok": 1, "failed": 0, "skipped": 19}
+    assert again.files["skipped"] == 20
 
 
 def test_two_runs_at_once_on_one_journal(tmp_path: Path) -> None:
@@ -268,11 +333,13 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
     tree, url = fill(tmp_path / "tree", 1), "http://127.0.0.1:9/"
     letter, other, newer = (tmp_path / name for name in ("letter", "other", "newer"))
     letter.write_text("Dear reader\n")
+    (tmp_path / "f").write_text("f")
     newer.write_text("fastpost journal 2\n")
     with ScriptedServer() as server:
         assert command.upload(tree, "--to", server.url, "--journal", other).code == 0
     refused: list[tuple[Path, tuple[str, ...]]] = [
         (letter, ("no journal of fastpost", "name another file")),
+        (tmp_path / "f", ("no journal of fastpost", "name another file")),
         (newer, ("format 2", "name another file")),
         (other, (server.url, url, "name another file")),
         (tree / "journal", ("put it elsewhere",)),
@@ -283,9 +350,75 @@ def test_journals_that_cannot_be_meant(tmp_path: Path) -> None:
         assert run.code == 2
         assert run.told(str(journal), *words)
     assert letter.read_text() == "Dear reader\n"
+    assert (tmp_path / "f").read_text() == "f"
     run = command.upload(tree, "--journal", tmp_path / "journal")
     assert run.code == 2
     assert run.told("--journal needs --to")
+    run = command.upload(tree, "--to", url, "--journal", "")
+    assert run.code == 2
+    assert run.told("--journal is given an empty name", "name a file")
+
+
+def test_a_journal_that_something_else_is_written_to(tmp_path: Path) -> None:
+    tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
+    new = tmp_path / "new"
+    with ScriptedServer() as server:
+        assert command.upload(tree, "--to", server.url, "--journal", journal).code == 0
+        before = journal.read_bytes()
+        (tmp_path / "link").symlink_to(journal)
+        (tmp_path / "hard").hardlink_to(journal)
+        for other in (journal, tmp_path / "tree" / ".." / "journal", tmp_path / "link", tmp_path / "hard"):
+            run = command.upload(tree, "--to", server.url, "--journal", journal, "--failures", other)
+            assert run.code == 2
+            assert run.told(str(journal), str(other), "one file", "name two")
+        run = command.upload(tree, "--to", server.url, "--journal", new, "--failures", new)
+        assert run.code == 2
+        with (tmp_path / "out").open("w") as out:
+            code = subprocess.run(
+                [sys.executable, "-m", "fastpost", "upload", tree, "--to", server.url, "--journal", "/dev/stdout"],
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+            ).returncode
+    assert code == 2
+    assert journal.read_bytes() == before
+    assert not new.exists()
+    assert (tmp_path / "out").read_bytes() == b""
+    assert len(server.requests) == 1
+
+
+def test_a_journal_that_is_no_regular_file(tmp_path: Path) -> None:
+    """Nothing waits for the other end of a FIFO."""
+    tree, fifo = fill(tmp_path / "tree", 1), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for journal in (fifo, Path("/dev/null"), Path("/dev/stdout")):
+        upload = ("upload", tree, "--to", "http://127.0.0.1:9/", "--journal", journal)
+        for arguments in (upload, (*upload, "--dry-run"), ("journal", "show", journal)):
+            run = command.run(*arguments)
+            assert run.code == 2
+            assert run.told(str(journal), "no regular file", "name another file")
+    for arguments in (
+        ("upload", tree, "--to", "http://127.0.0.1:9/", "--journal", tmp_path),
+        ("journal", "show", tree),
+    ):
+        assert command.run(*arguments).told("is a directory")
+
+
+def test_a_journal_that_a_followed_link_leads_to_is_not_uploaded(tmp_path: Path) -> None:
+    tree, state = fill(tmp_path / "tree", 20), tmp_path / "state"
+    state.mkdir()
+    journal = state / "journal"
+    (state / "other").write_text("other")
+    (tree / "folder").symlink_to(state)
+    (tree / "file").symlink_to(journal)
+    with ScriptedServer() as server:
+        arguments = (tree, "--to", server.url, "--journal", journal, "--follow-symlinks")
+        journal.touch()
+        dry = command.run("upload", *arguments, "--dry-run")
+        first = command.upload(*arguments)
+        again = command.upload(*arguments)
+    assert len(dry.out.splitlines()) == first.files["ok"] == again.files["skipped"] == 21
+    assert (first.code, again.code) == (0, 0)
+    assert not {"/file", "/folder/journal"} & {request.path for request in server.requests}
 
 
 def test_a_secret_in_the_target_is_not_in_the_journal(tmp_path: Path) -> None:
@@ -294,6 +427,21 @@ def test_a_secret_in_the_target_is_not_in_the_journal(tmp_path: Path) -> None:
         run = command.upload(tree, "--to", f"{server.url}{{path}}?token=s3cret", "--journal", journal)
     assert run.code == 0
     assert b"s3cret" not in journal.read_bytes()
+
+
+def test_another_value_that_is_masked_or_another_method_is_another_target(tmp_path: Path) -> None:
+    """Nothing that the server doesn't have may count as sent."""
+    tree, journal = fill(tmp_path / "tree", 1), tmp_path / "journal"
+    with ScriptedServer() as server:
+        url = f"{server.url}{{path}}?author="
+        assert command.upload(tree, "--to", f"{url}me", "--journal", journal).code == 0
+        for options in (("--to", f"{url}you"), ("--to", f"{url}me", "--method", "POST")):
+            for dry in ((), ("--dry-run",)):
+                run = command.upload(tree, *options, "--journal", journal, *dry)
+                assert run.code == 2
+                assert run.told(str(journal), "name another file")
+        assert command.upload(tree, "--to", f"{url}me", "--journal", journal).files["skipped"] == 1
+    assert len(server.requests) == 1
 
 
 def test_no_space_for_the_journal(tmp_path: Path) -> None:
@@ -328,5 +476,6 @@ def test_no_space_for_failures_and_none_for_a_new_journal(tmp_path: Path) -> Non
             tree, "--to", server.url, "--journal", journal, prefix=(sys.executable, "-c", LIMITED, "10")
         )
         assert none.code == 1
-        assert none.told("File too large")
+        assert none.told(str(journal), "File too large")
+        assert not journal.exists()
     assert len(server.requests) == 5
