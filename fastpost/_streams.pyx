@@ -264,6 +264,8 @@ cdef class DataPlane(SendSide):
             return self._count_idle(1)
         attempt.responded = True
         attempt.status = status
+        if status != 204 and status != 304:
+            attempt.response_length = self._decoder.content_length
         attempt.fields = self._decoder.fields
         if self.server is None:
             # Which server it is, the first response tells; its fields are kept only for that.
@@ -358,6 +360,9 @@ cdef class DataPlane(SendSide):
     cdef int _respond(self, Attempt attempt, double now) except -1:
         """The response is complete, so it is the result; a body that isn't done is not sent on (RFC 9113 §8.1)."""
         failure = None
+        if attempt.response_length >= 0 and attempt.response_octets != attempt.response_length:
+            detail = f"a malformed response: content-length {attempt.response_length}, octets {attempt.response_octets}"
+            return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, detail, now)
         self.responses += 1
         if attempt.remaining > 0:
             self._queue_reset(attempt.stream_id, CANCEL)

@@ -581,6 +581,11 @@ def test_of_a_page_for_browsers_the_title_is_the_reason(files: Files) -> None:
     assert failure.reason == "413 Request Entity Too Large"
 
 
+def told(script: Script, length: bytes, status: bytes = b"200") -> bytes:
+    """Return the beginning of a response with a content-length."""
+    return script.response(1, status, (b"content-length", length), end_stream=False)
+
+
 def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREAM) -> Callable[[Script], bytes]:
     return lambda script: frame(HEADERS, flags, 1, script.block(*fields))
 
@@ -597,6 +602,14 @@ def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREA
         malformed((b":status", b"200"), (b"Upper", b"case")),
         malformed((b":status", b"200"), (b"connection", b"close")),
         malformed((b":status", b"200"), (b"x", b"a\r\nb")),
+        malformed((b":status", b"200"), (b"content-length", b"-1")),
+        malformed((b":status", b"200"), (b"content-length", b"")),
+        malformed((b":status", b"200"), (b"content-length", b"0"), (b"content-length", b"1")),
+        malformed((b":status", b"200"), (b"content-length", b"1")),  # with END_STREAM
+        lambda script: told(script, b"3") + frame(DATA, END_STREAM, 1, b"four"),
+        lambda script: told(script, b"5") + frame(DATA, END_STREAM | PADDED, 1, b"\x01four\0"),
+        lambda script: told(script, b"5") + frame(DATA, 0, 1, b"four") + frame(DATA, END_STREAM, 1),
+        lambda script: told(script, b"5") + frame(DATA, 0, 1, b"four") + script.trailers(1),
         malformed((b":status", b"100")),  # with END_STREAM
         malformed((b":status", b"101"), flags=END_HEADERS),
         lambda script: frame(DATA, 0, 1, b"before HEADERS"),
@@ -618,6 +631,25 @@ def test_malformed_responses_end_their_stream_alone(files: Files, octets: Callab
     failure = unharmed(script)
     assert isinstance(failure, ProtocolViolation)
     assert failure.error_code == ErrorCode.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        lambda script: told(script, b"4") + frame(DATA, END_STREAM | PADDED, 1, b"\x01four\0"),
+        lambda script: told(script, b"4") + frame(DATA, 0, 1, b"fo") + frame(DATA, 0, 1, b"ur") + script.trailers(1),
+        lambda script: told(script, b"9", b"103") + script.response(1),
+        lambda script: script.response(1, b"201", (b"content-length", b"0"), (b"content-length", b"0")),
+        # No content belongs to these (RFC 9113 §8.1.1), whatever it would be of.
+        lambda script: told(script, b"4", b"204") + frame(DATA, END_STREAM, 1),
+        lambda script: told(script, b"4", b"304") + frame(DATA, END_STREAM, 1),
+    ],
+)
+def test_content_length_that_is_true(files: Files, octets: Callable[[Script], bytes]) -> None:
+    script = uploading(files)
+    script.send(octets(script))
+    assert resets(script.take()) == []
+    assert script.ends()[b"/0"].status in (200, 201, 204, 304)
 
 
 # --- early ends -----------------------------------------------------------------------------------
