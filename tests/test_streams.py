@@ -18,6 +18,7 @@ from h2_judge import (
     HEADERS,
     LARGEST_WINDOW,
     PADDED,
+    PING,
     RST_STREAM,
     WINDOW_UPDATE,
     Frame,
@@ -1022,3 +1023,38 @@ def test_a_file_that_is_not_the_expected_one_is_never_begun(tmp_path: Path) -> N
     assert same.ok
     assert [bytes(request.body) for request in judge.requests.values()] == [b"octets"]
     assert other.again(replay=False).expected == other.expected
+
+
+# --- frames that move nothing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a_second", "ends"), [(1, False), (45, False), (300, True)])
+def test_time_pays_for_frames_that_move_nothing(files: Files, a_second: int, ends: bool) -> None:
+    """RFC 9113 §10.5: a PING a second on a connection that waits for hours is no flood; many a second are."""
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(7))
+    script.take()
+    for _ in range(max(400, 25_000 // a_second)):
+        script.now += 1.0
+        script.send(frame(PING, 0, 0, bytes(8)) * a_second)
+        script.take()
+        if script.client.failure is not None:
+            break
+    failure = script.client.failure
+    assert (failure is not None) is ends
+    if ends:
+        assert isinstance(failure, ProtocolViolation)
+        assert failure.error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_long_silence_pays_for_no_endless_flood(files: Files) -> None:
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(7))
+    script.take()
+    script.now += 1_000_000.0
+    pings = 0
+    while script.client.failure is None:
+        script.send(frame(PING, 0, 0, bytes(8)) * 100)
+        script.take()
+        pings += 100
+    assert pings <= 20_200
