@@ -56,6 +56,7 @@ cdef class RequestEncoder:
 
 cdef class ResponseDecoder:
     cdef readonly int status
+    cdef readonly int64_t content_length
     cdef readonly list fields
     cdef readonly str fault
     cdef Table _table

@@ -192,10 +192,11 @@ cdef tuple _FAILURES = (
     "the fields of a response are larger than allowed",
 )
 
-# Verdicts on one field: 0 is a regular one, 100 … 999 is the :status of that value, a negative one is malformed
-# (RFC 9113 §8.1.1: a stream error) and counts into _FAULTS.
+# Verdicts on one field: 0 is a regular one, 1 a content-length, 100 … 999 is the :status of that value, a negative one
+# is malformed (RFC 9113 §8.1.1: a stream error) and counts into _FAULTS.
 cdef enum:
     REGULAR = 0
+    CONTENT_LENGTH = 1
     BAD_NAME = -1
     BAD_VALUE = -2
     BAD_STATUS = -3
@@ -205,6 +206,8 @@ cdef enum:
     SECOND_STATUS = -7
     PSEUDO_IN_TRAILERS = -8
     NO_STATUS = -9
+    BAD_LENGTH = -10
+    SECOND_LENGTH = -11
 
 cdef tuple _FAULTS = (
     "",
@@ -217,6 +220,8 @@ cdef tuple _FAULTS = (
     "more than one :status",
     "a pseudo-header field in the trailers",
     "no :status",
+    "content-length is not a number",
+    "more than one content-length",
 )
 
 # A name or value points into the block, the static table, a dynamic table or the scratch octets.
@@ -281,6 +286,24 @@ cdef int judge_status(const uint8_t* value, Py_ssize_t length) noexcept nogil:
     return status if status >= 100 and status != 101 else BAD_STATUS
 
 
+cdef int64_t read_length(const uint8_t* value, Py_ssize_t length) noexcept nogil:
+    """Return the number of a content-length (RFC 9110 §8.6); −1: it is none, or has more than 18 digits."""
+    cdef int64_t octets = 0
+    cdef Py_ssize_t i
+    while length and (value[0] == c" " or value[0] == c"\t"):
+        value += 1
+        length -= 1
+    while length and (value[length - 1] == c" " or value[length - 1] == c"\t"):
+        length -= 1
+    if not 0 < length <= 18:
+        return -1
+    for i in range(length):
+        if not c"0" <= value[i] <= c"9":
+            return -1
+        octets = 10 * octets + value[i] - c"0"
+    return octets
+
+
 cdef int judge(const Field* field) noexcept nogil:
     """Return the verdict on a field by itself; its place in the block is judged by the decoder."""
     cdef Py_ssize_t i
@@ -297,6 +320,8 @@ cdef int judge(const Field* field) noexcept nogil:
     for i in range(field.value_length):
         if field.value[i] <= c"\r" and (field.value[i] == c"\r" or field.value[i] == c"\n" or field.value[i] == 0):
             return BAD_VALUE
+    if field.name_length == 14 and memcmp(field.name, b"content-length", 14) == 0:
+        return CONTENT_LENGTH if read_length(field.value, field.value_length) >= 0 else BAD_LENGTH
     return REGULAR
 
 
@@ -757,6 +782,7 @@ cdef class ResponseDecoder:
 
     Attributes:
         status: of the last block, interim ones included; 0 for trailers and when it was malformed.
+        content_length: of the last block, octets; −1 without the field, for trailers and when it was malformed.
         fields: of the last block, without pseudo-header fields; None unless they were kept.
         fault: why the last block was malformed, without a full stop; None when it was well-formed.
 
@@ -805,9 +831,11 @@ cdef class ResponseDecoder:
         cdef Field field
         cdef Py_ssize_t room = self._max_list_size
         cdef int failure, status = 0, fault = 0
+        cdef int64_t octets, content_length = -1
         cdef bint begun = False, regular = False
         cdef list fields = [] if keep else None
         self.status = 0
+        self.content_length = -1
         self.fields = None
         self.fault = None
         cursor.at = block
@@ -831,8 +859,13 @@ cdef class ResponseDecoder:
                 _connection_error(LONG_LIST)
             if fault:
                 continue
-            if field.verdict == REGULAR:
+            if field.verdict == REGULAR or field.verdict == CONTENT_LENGTH:
                 regular = True
+                if field.verdict == CONTENT_LENGTH and not trailers:
+                    octets = read_length(field.value, field.value_length)
+                    if content_length >= 0 and octets != content_length:
+                        fault = SECOND_LENGTH
+                    content_length = octets
                 if fields is not None:
                     fields.append((
                         PyBytes_FromStringAndSize(<const char*>field.name, field.name_length),
@@ -850,6 +883,7 @@ cdef class ResponseDecoder:
             self.fault = _FAULTS[-fault]
             return 1
         self.status = status
+        self.content_length = content_length
         self.fields = fields
         return 0
 

@@ -21,8 +21,9 @@ cdef class DataPlane(SendSide):
     cdef int _block_flags
     cdef int _block_frames
     cdef bytearray _block
-    # Frames that moved nothing.
+    # Frames that moved nothing, and until when (monotonic seconds) time has paid for them.
     cdef int64_t _idle
+    cdef double _paid
     cdef readonly object goaway_code
     # Complete final responses.
     cdef readonly int64_t responses

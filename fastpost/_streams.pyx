@@ -28,9 +28,11 @@ from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, ServerOv
 cdef enum:
     _MAX_BLOCK = 65536
     _MAX_BLOCK_FRAMES = 1024
-    # Frames that move nothing (RFC 9113 §10.5): so many at once, more for each response and each 64 octets sent.
+    # Frames that move nothing (RFC 9113 §10.5): so many at once, more for each response, 64 octets sent and by time.
     # Real servers stay far below: two WINDOW_UPDATEs for each DATA frame, a PING a round trip.
     _MAX_IDLE = 10000
+    # A second pays for so many, as when a server pings a connection that waits for hours.
+    _IDLE_PER_SECOND = 100
     _IDLE_PER_RESPONSE = 16
     _OCTETS_PER_IDLE = 64
     # SETTINGS cost by their entries: h2 takes about a microsecond for an octet.
@@ -74,6 +76,7 @@ cdef class DataPlane(SendSide):
         self._block_stream_id = 0
         self._block = bytearray()
         self._idle = 0
+        self._paid = 0.0
         self.goaway_code = None
         self.responses = 0
         self.server = None
@@ -101,6 +104,8 @@ cdef class DataPlane(SendSide):
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
         self._split_time(now)
+        if self.heard == 0.0:
+            self._paid = now
         self.heard = now
         while self._inbound.next_frame(&frame):
             self._dispatch(&frame, now)
@@ -151,12 +156,17 @@ cdef class DataPlane(SendSide):
         return 0
 
     cdef int _count_idle(self, int64_t frames) except -1:
-        """Count frames that move no upload on. What is moved pays for them; a flood is a connection error.
+        """Count frames that move no upload on. What is moved pays for them, and time; a flood is a connection error.
 
         So neither the frames of one read, nor the answers that wait while the server doesn't read, are without bound.
         """
+        cdef int64_t most = _MAX_IDLE + _IDLE_PER_RESPONSE * self.responses + self.sent // _OCTETS_PER_IDLE
         self._idle += frames
-        if self._idle > _MAX_IDLE + _IDLE_PER_RESPONSE * self.responses + self.sent // _OCTETS_PER_IDLE:
+        if self._idle > most:
+            # Only now, as to look at the time costs: so a flood after a long silence may be twice as long.
+            self._idle -= min(self._idle, <int64_t>(_IDLE_PER_SECOND * (self.heard - self._paid)))
+            self._paid = self.heard
+        if self._idle > most:
             raise ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that move nothing")
         return 0
 
@@ -264,6 +274,8 @@ cdef class DataPlane(SendSide):
             return self._count_idle(1)
         attempt.responded = True
         attempt.status = status
+        if status != 204 and status != 304:
+            attempt.response_length = self._decoder.content_length
         attempt.fields = self._decoder.fields
         if self.server is None:
             # Which server it is, the first response tells; its fields are kept only for that.
@@ -358,6 +370,9 @@ cdef class DataPlane(SendSide):
     cdef int _respond(self, Attempt attempt, double now) except -1:
         """The response is complete, so it is the result; a body that isn't done is not sent on (RFC 9113 §8.1)."""
         failure = None
+        if attempt.response_length >= 0 and attempt.response_octets != attempt.response_length:
+            detail = f"a malformed response: content-length {attempt.response_length}, octets {attempt.response_octets}"
+            return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, detail, now)
         self.responses += 1
         if attempt.remaining > 0:
             self._queue_reset(attempt.stream_id, CANCEL)

@@ -47,6 +47,8 @@ cdef class Attempt:
     cdef int64_t receive_window
     # Octets of the response's content.
     cdef int64_t response_octets
+    # What the response's content-length says; −1: nothing, or no content belongs to it.
+    cdef int64_t response_length
     cdef int64_t remaining
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.

@@ -79,6 +79,7 @@ cdef class Attempt:
         self.slot = -1
         self.receive_window = RECEIVE_WINDOW
         self.response_octets = 0
+        self.response_length = -1
         self.gathered = -1
 
     def __dealloc__(self):

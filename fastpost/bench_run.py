@@ -15,7 +15,7 @@ from fastpost.bench_files import Files, Paths
 from fastpost.bench_view import LiveView
 from fastpost.errors import Exit, TargetUnreachable
 from fastpost.measurement import Measurement, Plan
-from fastpost.process import EXIT_CODES, raise_open_files, signals_taken
+from fastpost.process import EXIT_CODES, signals_taken
 
 if TYPE_CHECKING:
     import signal
@@ -74,7 +74,6 @@ class BenchRun:
 
     def execute(self) -> int:
         """Measure, report, and return the exit code. Raises OSError when a file can't be made."""
-        raise_open_files()
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._files:
             uvloop.run(self._measure())

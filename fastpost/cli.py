@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -300,6 +301,10 @@ def _upload(
         body_limit=_BODY_SHOWN if show_response else 1024,
         **network,
     )
+    if not dry_run:
+        from fastpost.process import raise_open_files
+
+        raise_open_files(processes - 1)
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
     if dry_run:
         from fastpost.dry_run import list_uploads
@@ -459,7 +464,8 @@ def _outcome(run: Callable[[], Any]) -> int:
             return _complain("terminated", Exit.TERMINATED)
         except OSError as error:
             what = f"{_shown(error.filename)}: " if error.filename is not None else ""
-            return _complain(f"{what}{error.strerror or error}", Exit.SOME_FAILED)
+            cure = ": raise the limit (ulimit -n)" if error.errno == errno.EMFILE else ""
+            return _complain(f"{what}{error.strerror or error}{cure}", Exit.SOME_FAILED)
         except Exception as error:
             told = f"an error in fastpost itself, please report it: {type(error).__name__}: {error}"
             return _complain(f"{told} (-vv shows where)", Exit.SOME_FAILED)

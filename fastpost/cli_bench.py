@@ -272,7 +272,9 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     from fastpost import thresholds
     from fastpost.bench_files import Paths
     from fastpost.bench_run import BenchRun, Shown
+    from fastpost.process import raise_open_files
 
+    raise_open_files()
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
     paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"))
     json = options.pop("output_format") == "json"

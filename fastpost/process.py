@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import resource
 import signal
 from typing import TYPE_CHECKING, Final
 
-from fastpost.errors import Exit
+from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,12 +18,40 @@ if TYPE_CHECKING:
 EXIT_CODES: Final = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
 
-def raise_open_files() -> None:
-    """Raise the limit of open files to what the system lets this process have."""
+#: Descriptors that a run opens beside its files' own, with all options: modules, loop, connection, walk, journal.
+_NEEDED: Final = 18
+#: Those of each process that shares its work.
+_NEEDED_EACH: Final = 2
+
+
+def raise_open_files(processes: int = 0) -> None:
+    """Raise the limit of open files to what the system lets this process have.
+
+    Raises UsageError when that is too little for a run, with so many processes beside this one: it would end anywhere.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    needed = _NEEDED + _NEEDED_EACH * processes
+    if soft != resource.RLIM_INFINITY and soft - _first_free() < needed:
+        raise UsageError(
+            f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
+            "raise the limit (ulimit -n 1024)"
+        )
+
+
+def _first_free() -> int:
+    """Return the number that the next file gets; the limit is one for numbers, not for how many are open."""
+    try:
+        fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    os.close(fd)
+    return fd
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import uvloop
 
 from fastpost import report
 from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
-from fastpost.process import EXIT_CODES, raise_open_files, signals_taken
+from fastpost.process import EXIT_CODES, signals_taken
 from fastpost.progress import Progress
 from fastpost.uploader import Uploader
 
@@ -101,7 +101,6 @@ class UploadRun:
 
         Raises OSError when the failures file or the journal can't be made, UsageError when it is no journal for this.
         """
-        raise_open_files()
         with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
                 batches = self._journal.gate(self._journal.remaining(batches))

@@ -342,6 +342,10 @@ class Script:
         flags = END_HEADERS | (END_STREAM if end_stream else 0)
         return frame(HEADERS, flags, stream_id, self.block((b":status", status), *fields))
 
+    def trailers(self, stream_id: int) -> bytes:
+        """Return a HEADERS frame with trailers."""
+        return frame(HEADERS, END_HEADERS | END_STREAM, stream_id, self.block((b"a", b"b")))
+
     def close(self) -> None:
         """End the connection and drop everything."""
         self.client.lose(ConnectionLost("the test is over"), self.now)

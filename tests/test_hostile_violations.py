@@ -165,6 +165,11 @@ def test_a_post_is_not_sent_again_after_a_violation(folder: Path) -> None:
 
 # --- stream errors --------------------------------------------------------------------------------
 
+#: content-length by its index, written out; its value follows.
+LENGTH = b"\x0f\x0d"
+#: No content belongs to the 204 of OK.
+OK_200 = b"\x88"
+
 MALFORMED: dict[str, tuple[Callable[[Line, int], bytes], ErrorCode]] = {
     "DATA before HEADERS": (lambda line, at: frame(DATA, END_STREAM, at, b"x"), PROTOCOL),
     "no status": (lambda line, at: frame(HEADERS, END_HEADERS | END_STREAM, at, b"\x0f\x09\x01x"), PROTOCOL),
@@ -174,6 +179,23 @@ MALFORMED: dict[str, tuple[Callable[[Line, int], bytes], ErrorCode]] = {
     "an upper-case name": (lambda line, at: frame(HEADERS, END_HEADERS, at, OK + b"\x00\x01X\x01y"), PROTOCOL),
     "a newline in a value": (lambda line, at: frame(HEADERS, END_HEADERS, at, OK + b"\x00\x01x\x03a\nb"), PROTOCOL),
     "connection: close": (lambda line, at: frame(HEADERS, 4, at, OK + b"\x00\x0aconnection\x05close"), PROTOCOL),
+    "a content-length that is no number": (
+        lambda line, at: frame(HEADERS, 5, at, OK_200 + LENGTH + b"\x02-1"),
+        PROTOCOL,
+    ),
+    "two content-lengths": (
+        lambda line, at: (
+            frame(HEADERS, 4, at, OK_200 + LENGTH + b"\x011" + LENGTH + b"\x012") + frame(DATA, 1, at, b"x")
+        ),
+        PROTOCOL,
+    ),
+    "more content than its length": (
+        lambda line, at: (
+            frame(HEADERS, END_HEADERS, at, OK_200 + LENGTH + b"\x011") + frame(DATA, END_STREAM, at, b"xy")
+        ),
+        PROTOCOL,
+    ),
+    "less content than its length": (lambda line, at: frame(HEADERS, 5, at, OK_200 + LENGTH + b"\x011"), PROTOCOL),
     "an interim response that ends": (lambda line, at: frame(HEADERS, 5, at, line.block(103)), PROTOCOL),
     "switching protocols": (lambda line, at: frame(HEADERS, END_HEADERS, at, line.block(101)), PROTOCOL),
     "trailers that don't end": (lambda line, at: frame(HEADERS, 4, at, OK) + frame(HEADERS, 4, at), PROTOCOL),

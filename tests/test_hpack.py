@@ -16,7 +16,7 @@ from fastpost.errors import ErrorCode, ProtocolViolation
 
 Field = tuple[bytes, bytes]
 
-names = st.sampled_from([b"server", b"date", b"etag", b"x-a", b"content-length", b"set-cookie"]) | st.from_regex(
+names = st.sampled_from([b"server", b"date", b"etag", b"x-a", b"content-range", b"set-cookie"]) | st.from_regex(
     rb"\A[!#$%&'*+.^_`|~0-9a-z-]{1,150}\Z"
 )
 values = st.binary(max_size=300).map(lambda value: value.translate(None, b"\0\r\n"))
@@ -53,7 +53,7 @@ def test_static_table(index: int) -> None:
     if name == b":status":
         assert decoder.decode_block(bytes([0x80 | index]))
         assert decoder.status == int(value)
-    elif name.startswith(b":") or name == b"transfer-encoding":
+    elif name.startswith(b":") or name in (b"transfer-encoding", b"content-length"):
         assert not decoder.decode_block(bytes([0x88, 0x80 | index]))
     else:
         assert decoder.decode_block(bytes([0x88, 0x80 | index]))
@@ -475,3 +475,55 @@ def test_memory_does_not_grow() -> None:
 def test_impossible_sizes_are_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="between 0 and"):
         ResponseDecoder(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("values", "length"),
+    [
+        ((), -1),
+        ((b"0",), 0),
+        ((b"007",), 7),
+        ((b"9" * 18,), 10**18 - 1),
+        ((b"12", b"12"), 12),
+        ((b"12", b"012"), 12),
+        ((b" 12\t",), 12),
+    ],
+)
+def test_content_length_of_a_response(values: tuple[bytes, ...], length: int) -> None:
+    """Written out, and then by its index in the dynamic table."""
+    decoder = ResponseDecoder()
+    encoder = hpack.Encoder()
+    for _ in range(2):
+        block = encoder.encode([(b":status", b"200"), *((b"content-length", value) for value in values)])
+        assert decoder.decode_block(block)
+        assert decoder.content_length == length
+    assert decoder.decode_block(encoder.encode([(b":status", b"200")]))
+    assert decoder.content_length == -1
+    assert decoder.decode_block(encoder.encode([(b"content-length", b"7")]), trailers=True)
+    assert decoder.content_length == -1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (b"",),
+        (b" ",),
+        (b"-1",),
+        (b"+1",),
+        (b"1.0",),
+        (b"0x1",),
+        (b"1 2",),
+        (b"1, 1",),
+        (b"9" * 19,),
+        (b"1", b"2"),
+        (b"2", b"x"),
+    ],
+)
+def test_content_length_that_is_no_number(values: tuple[bytes, ...]) -> None:
+    decoder = ResponseDecoder()
+    encoder = hpack.Encoder()
+    for _ in range(2):
+        block = encoder.encode([(b":status", b"200"), *((b"content-length", value) for value in values)])
+        assert not decoder.decode_block(block)
+        assert "content-length" in str(decoder.fault)
+        assert decoder.content_length == -1

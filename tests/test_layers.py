@@ -86,9 +86,10 @@ ARROWS = {
     "bench_view": "measurement progress outlet",
     "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline process outlet _table "
     "errors",
-    "cli_bench": "bench_run bench_files compare compare_text probe probe_text report thresholds measurement load sizes "
-    "_payload ingest outlet config errors",
-    "cli": "cli_bench __init__ upload_run dry_run journal journal_show ingest report outlet sources errors config",
+    "cli_bench": "process bench_run bench_files compare compare_text probe probe_text report thresholds measurement "
+    "load sizes _payload ingest outlet config errors",
+    "cli": "cli_bench __init__ process upload_run dry_run journal journal_show ingest report outlet sources errors "
+    "config",
     "__main__": "cli",
 }
 
@@ -100,6 +101,7 @@ RESERVED = {
     "click": "cli cli_bench",
     "rich": "cli outlet report progress bench_text compare_text",
     "hdrh": "hdr",
+    "http_sf": "statements",
     "h2corn": "ingest_worker",
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;

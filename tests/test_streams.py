@@ -18,6 +18,7 @@ from h2_judge import (
     HEADERS,
     LARGEST_WINDOW,
     PADDED,
+    PING,
     RST_STREAM,
     WINDOW_UPDATE,
     Frame,
@@ -581,6 +582,11 @@ def test_of_a_page_for_browsers_the_title_is_the_reason(files: Files) -> None:
     assert failure.reason == "413 Request Entity Too Large"
 
 
+def told(script: Script, length: bytes, status: bytes = b"200") -> bytes:
+    """Return the beginning of a response with a content-length."""
+    return script.response(1, status, (b"content-length", length), end_stream=False)
+
+
 def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREAM) -> Callable[[Script], bytes]:
     return lambda script: frame(HEADERS, flags, 1, script.block(*fields))
 
@@ -597,6 +603,14 @@ def malformed(*fields: tuple[bytes, bytes], flags: int = END_HEADERS | END_STREA
         malformed((b":status", b"200"), (b"Upper", b"case")),
         malformed((b":status", b"200"), (b"connection", b"close")),
         malformed((b":status", b"200"), (b"x", b"a\r\nb")),
+        malformed((b":status", b"200"), (b"content-length", b"-1")),
+        malformed((b":status", b"200"), (b"content-length", b"")),
+        malformed((b":status", b"200"), (b"content-length", b"0"), (b"content-length", b"1")),
+        malformed((b":status", b"200"), (b"content-length", b"1")),  # with END_STREAM
+        lambda script: told(script, b"3") + frame(DATA, END_STREAM, 1, b"four"),
+        lambda script: told(script, b"5") + frame(DATA, END_STREAM | PADDED, 1, b"\x01four\0"),
+        lambda script: told(script, b"5") + frame(DATA, 0, 1, b"four") + frame(DATA, END_STREAM, 1),
+        lambda script: told(script, b"5") + frame(DATA, 0, 1, b"four") + script.trailers(1),
         malformed((b":status", b"100")),  # with END_STREAM
         malformed((b":status", b"101"), flags=END_HEADERS),
         lambda script: frame(DATA, 0, 1, b"before HEADERS"),
@@ -618,6 +632,25 @@ def test_malformed_responses_end_their_stream_alone(files: Files, octets: Callab
     failure = unharmed(script)
     assert isinstance(failure, ProtocolViolation)
     assert failure.error_code == ErrorCode.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        lambda script: told(script, b"4") + frame(DATA, END_STREAM | PADDED, 1, b"\x01four\0"),
+        lambda script: told(script, b"4") + frame(DATA, 0, 1, b"fo") + frame(DATA, 0, 1, b"ur") + script.trailers(1),
+        lambda script: told(script, b"9", b"103") + script.response(1),
+        lambda script: script.response(1, b"201", (b"content-length", b"0"), (b"content-length", b"0")),
+        # No content belongs to these (RFC 9113 §8.1.1), whatever it would be of.
+        lambda script: told(script, b"4", b"204") + frame(DATA, END_STREAM, 1),
+        lambda script: told(script, b"4", b"304") + frame(DATA, END_STREAM, 1),
+    ],
+)
+def test_content_length_that_is_true(files: Files, octets: Callable[[Script], bytes]) -> None:
+    script = uploading(files)
+    script.send(octets(script))
+    assert resets(script.take()) == []
+    assert script.ends()[b"/0"].status in (200, 201, 204, 304)
 
 
 # --- early ends -----------------------------------------------------------------------------------
@@ -990,3 +1023,38 @@ def test_a_file_that_is_not_the_expected_one_is_never_begun(tmp_path: Path) -> N
     assert same.ok
     assert [bytes(request.body) for request in judge.requests.values()] == [b"octets"]
     assert other.again(replay=False).expected == other.expected
+
+
+# --- frames that move nothing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a_second", "ends"), [(1, False), (45, False), (300, True)])
+def test_time_pays_for_frames_that_move_nothing(files: Files, a_second: int, ends: bool) -> None:
+    """RFC 9113 §10.5: a PING a second on a connection that waits for hours is no flood; many a second are."""
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(7))
+    script.take()
+    for _ in range(max(400, 25_000 // a_second)):
+        script.now += 1.0
+        script.send(frame(PING, 0, 0, bytes(8)) * a_second)
+        script.take()
+        if script.client.failure is not None:
+            break
+    failure = script.client.failure
+    assert (failure is not None) is ends
+    if ends:
+        assert isinstance(failure, ProtocolViolation)
+        assert failure.error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_long_silence_pays_for_no_endless_flood(files: Files) -> None:
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(7))
+    script.take()
+    script.now += 1_000_000.0
+    pings = 0
+    while script.client.failure is None:
+        script.send(frame(PING, 0, 0, bytes(8)) * 100)
+        script.take()
+        pings += 100
+    assert pings <= 20_200

@@ -82,6 +82,8 @@ def octets(rng: Chance, alphabet: bytes, longest: int) -> bytes:
 def good_field(rng: Chance) -> Field:
     """Return a field that a response may hold; the same ones come again, so that tables are used."""
     name = rng.choice(NAMES) if rng.random() < 0.8 else b"x" + octets(rng, NAME_OCTETS, 200)
+    if name == b"content-length":
+        return name, b"%d" % rng.randrange(2)
     if rng.random() < 0.5:
         return name, b"value-%d" % rng.randrange(30)
     return name, octets(rng, rng.choice((VALUE_OCTETS, NAME_OCTETS)), 700)
@@ -169,6 +171,11 @@ def well_formed(fields: list[Field], trailers: bool) -> bool:
     if fields != pseudo + regular or len(pseudo) != (0 if trailers else 1):
         return False
     if any(name != b":status" or not status_exists(value) for name, value in pseudo):
+        return False
+    lengths = [value.strip(b" \t") for name, value in regular if name == b"content-length"]
+    if not all(length.isdigit() and len(length) <= 18 for length in lengths):
+        return False
+    if not trailers and len(set(map(int, lengths))) > 1:
         return False
     return all(
         name and set(name) <= set(NAME_OCTETS) and name not in CONNECTION_FIELDS and not set(value) & {0, 10, 13}

@@ -84,6 +84,7 @@ def broken_disk(tmp_path: Path) -> str:
     return f"LD_PRELOAD={library}"
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("size", [1_000, 1_000_000], ids=["read", "mapped"])
 @pytest.mark.parametrize(
     "options",
@@ -182,3 +183,25 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: py
     assert all(0 <= waited < 50 * command.LIMIT for waited in run.report["blocked_s"].values())
     assert server.bodies() == {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
     assert again.files == {"total": 0, "ok": 0, "failed": 0, "skipped": 50}
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("most", [7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24])
+@pytest.mark.parametrize("options", [(), ("--processes", "4", "--digest", "sha-256", "--verify")], ids=["plain", "all"])
+def test_few_descriptors_are_enough_or_refused(tmp_path: Path, most: int, options: tuple[str, ...]) -> None:
+    """With a hard limit of so many, a run is whole, or one line says what to raise."""
+    folder = tmp_path / "up"
+    folder.mkdir()
+    for number in range(20):
+        (folder / str(number)).write_bytes(b"x")
+    limited = ("sh", "-c", 'ulimit -n "$0"; exec "$@"', str(most))
+    with ScriptedServer() as server:
+        run = command.upload(folder, "--to", server.url, *options, prefix=limited)
+    if run.code:
+        assert run.code == 2
+        assert len(run.err.splitlines()) == 1
+        assert run.told(f"fastpost: {most} open files are too few", "ulimit -n")
+        assert not server.requests
+    else:
+        assert most >= 18
+        assert run.files["ok"] == 20
