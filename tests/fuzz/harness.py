@@ -3,7 +3,7 @@
 A fuzzer is a script `fuzz_NAME.py` that calls `main` with two functions: `make` draws an input, octets, and `check`
 tries it and returns its outcome, anything hashable. An input with a new outcome is worth more than others: it is
 changed again and again for the rest of the run. `corpus/NAME.txt` holds inputs, one a line in hex, and is replayed
-first; --grow writes the shortest one for each outcome to it. Why not by coverage: docs/decisions/0009-fuzzing.md.
+first; --grow writes the shortest one for each outcome to it. Why not by coverage: docs/decisions/0011-fuzzing.md.
 """
 
 from __future__ import annotations

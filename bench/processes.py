@@ -1,0 +1,96 @@
+"""What `--processes 2` brings beside one process: small files, and large ones over TLS.
+
+    python -m bench.processes [--rounds 5] [--servers nghttpd h2corn nginx]
+
+Both have two connections and 50 uploads in flight, and run in turn after a warm-up; whole processes are measured from
+outside. Exits with 1 when two processes lose on small files, or gain nothing on large ones over TLS where the server
+leaves a core free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench import clients, compare, servers, sets
+from bench.measure import Run, RunFailed, check, note, run, spread
+
+#: Wall time of two processes by that of one, median by median: what still counts as not losing on a noisy machine.
+LOSES: Final = 1.05
+#: A server that used less than this many cores while one process sent leaves one free.
+FREE: Final = 0.6
+_SETS: Final = {"4 KiB": (sets.SMALL, False), "256 MiB, TLS": (sets.LARGE, True)}
+_OPTIONS: Final = {1: ("--connections", "2"), 2: ("--connections", "2", "--processes", "2")}
+
+
+class Row(NamedTuple):
+    """One server with one set: the runs by number of processes, and the server's cores while one process sent."""
+
+    server: str
+    files: str
+    runs: dict[int, list[Run]]
+    cores: float
+
+    @property
+    def ratio(self) -> float:
+        """Median wall time of two processes by that of one."""
+        medians = [spread([each.wall for each in self.runs[count]]).median for count in (1, 2)]
+        return medians[1] / medians[0]
+
+    @property
+    def verdict(self) -> str:
+        """What the ratio means here."""
+        if self.files.endswith("TLS"):
+            return "server takes the core" if self.cores >= FREE else "gains" if self.ratio < 1 else "**GAINS NOTHING**"
+        return "does not lose" if self.ratio <= LOSES else "**LOSES**"
+
+
+def measure(name: str, label: str, rounds: int, data: Path) -> Row:
+    """Run both in turn. Raises RunFailed, Absent."""
+    wanted, tls = _SETS[label]
+    folder = sets.ensure(wanted, data)
+    runs: dict[int, list[Run]] = {1: [], 2: []}
+    used = 0.0
+    with servers.start(name, tls=tls) as server:
+        for number in range(-1, rounds):
+            for count, options in _OPTIONS.items():
+                before = server.cpu()
+                done = run(clients.fastpost(folder, server, *options))
+                outcome = done.outcome._replace(connections=None)
+                check(clients.fastpost(folder, server), outcome, wanted.count, wanted.octets)
+                note(f"{name}, {label}: {count} of {rounds} {done.wall:.2f} s", done)
+                if server.store:
+                    compare._empty(server.store)
+                if number >= 0:
+                    runs[count].append(done)
+                    used += server.cpu() - before if count == 1 else 0.0
+    return Row(name, label, runs, used / sum(each.wall for each in runs[1]))
+
+
+def main() -> int:
+    """Measure, print the table, judge; return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure what several processes bring.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--servers", nargs="+", default=["nghttpd", "h2corn"])
+    parser.add_argument("--data", type=Path, default=sets.default_cache(), help="folder of the files (%(default)s)")
+    options = parser.parse_args()
+    try:
+        rows = [measure(name, label, options.rounds, options.data) for name in options.servers for label in _SETS]
+    except (servers.Absent, RunFailed) as error:
+        print(f"processes: {error}", file=sys.stderr)
+        return 1
+    print("| server | files | 1 process: wall s | CPU s | 2 processes: wall s | CPU s | wall 2 ÷ 1 | server cores | |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|---|")
+    for row in rows:
+        figures = [[getattr(each, what) for each in row.runs[count]] for count in (1, 2) for what in ("wall", "cpu")]
+        cells = [f"{spread(values):.2f}" for values in figures]
+        print(
+            f"| {row.server} | {row.files} | {' | '.join(cells)} | {row.ratio:.2f} | {row.cores:.2f} | {row.verdict} |"
+        )
+    return 1 if any("**" in row.verdict for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
