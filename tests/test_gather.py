@@ -265,6 +265,7 @@ def test_a_large_payload_goes_from_the_mapping(tmp_path: Path, pair: tuple[socke
     script.close()
 
 
+@pytest.mark.unsanitized
 def test_memory_stays_flat_on_a_large_file(tmp_path: Path, tcp: tuple[socket.socket, socket.socket]) -> None:
     ours, server = tcp
     server.setblocking(True)

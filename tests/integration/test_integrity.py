@@ -231,6 +231,7 @@ def test_a_journal_lists_what_it_holds(folder: Path) -> None:
     assert lines[-1]["files"] == 5
 
 
+@pytest.mark.unsanitized  # a thread that reads is alive at the end, and what it holds counts as a leak
 def test_a_file_whose_digest_was_being_computed_is_counted(tmp_path: Path) -> None:
     """SIGINT meanwhile: the report says that it was found and not sent."""
     huge = tmp_path / "huge.bin"
