@@ -29,6 +29,8 @@ cdef enum:
 # Where files were last opened: the next ones of the same folder are opened relative to it.
 cdef class Folder:
     cdef int _fd
+    # Files in a row that were opened from it by their whole path.
+    cdef int _opened
     cdef size_t _length
     cdef char[PATH_MAX] _path
 

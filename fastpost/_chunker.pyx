@@ -67,6 +67,8 @@ cdef extern from "<sys/mman.h>" nogil:
 # A window's pages count as resident, so it bounds memory: 50 large files in flight map 100 MiB at most.
 cdef int64_t _WINDOW = 2 * 1024 * 1024
 cdef int64_t _PAGE_MASK = 4096 - 1
+# Files of one folder in a row after which its descriptor has cost less than it saves.
+cdef int _WORTH = 4
 # Whole seconds whose nanoseconds 64 bits can count.
 cdef int64_t _MOST_SECONDS = 9223372036
 
@@ -122,12 +124,13 @@ cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
 cdef class Folder:
     """The folder that files were last opened from: its next ones are found without walking down the whole path again.
 
-    That walk is a third of what open(2) costs. The folder's descriptor is opened with the second file in a row: for a
-    lone one it would cost more than it saves. A folder that is renamed meanwhile stays the one that was walked.
+    That walk is a third of what open(2) costs. The folder's descriptor costs an open and a close, so it is opened
+    once _WORTH files in a row came from it. A folder that is renamed meanwhile stays the one that was walked.
     """
 
     def __cinit__(self):
         self._fd = -1
+        self._opened = 0
         self._length = 0
 
     def __dealloc__(self):
@@ -141,6 +144,9 @@ cdef class Folder:
         if slash == NULL or slash[1] == 0 or not self._holds(path, slash - path + 1):
             return c_open(path, flags)
         if self._fd < 0:
+            self._opened += 1
+            if self._opened < _WORTH:
+                return c_open(path, flags)
             self._fd = c_open(self._path, O_PATH | O_DIRECTORY | O_CLOEXEC)
             if self._fd < 0:
                 return c_open(path, flags)
@@ -161,6 +167,7 @@ cdef class Folder:
             memcpy(self._path, path, length)
             self._path[length] = 0
             self._length = length
+            self._opened = 1
         return False
 
     cdef void close(self) noexcept:

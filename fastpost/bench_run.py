@@ -15,7 +15,7 @@ from fastpost.bench_files import Files, Paths
 from fastpost.bench_view import LiveView
 from fastpost.errors import Exit, TargetUnreachable
 from fastpost.measurement import Measurement, Plan
-from fastpost.process import EXIT_CODES, signals_taken
+from fastpost.signals import EXIT_CODES, signals_taken
 
 if TYPE_CHECKING:
     import signal

@@ -11,7 +11,6 @@ import errno
 import functools
 import gc
 import os
-import re
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastpost import __version__
+from fastpost.cli_types import Field, NumberOr, Token, fields
 from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from fastpost.outlet import Outlet
     from fastpost.sources import Batch
 
-    _FieldType = click.ParamType[tuple[str, str]]
-    _TokenType = click.ParamType[str]
-    _NumberType = click.ParamType[int | str]
-else:
-    _FieldType = _TokenType = _NumberType = click.ParamType
-
-_FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
-#: RFC 6750 §2.1.
-_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Commands of `cli_bench`.
 _MEASURING: Final = ("bench", "compare", "probe")
@@ -48,48 +39,6 @@ _BODY_SHOWN: Final = 64 * 1024
 
 class _Terminated(BaseException):
     """SIGTERM, while no loop takes it."""
-
-
-class _Field(_FieldType):
-    """`Name: value`. No message repeats what was given: it may hold a password."""
-
-    name = "field"
-    envvar_list_splitter = "\n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        matched = _FIELD.fullmatch(value)
-        if matched is None:
-            self.fail("write 'Name: value'; what was given is not repeated here, as it may be secret", param, ctx)
-        return matched[1], matched[2].strip(" \t")
-
-
-class _Token(_TokenType):
-    """A bearer token, or @FILE that holds one: a command line can be read by every user of the machine."""
-
-    name = "token"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value.startswith("@"):
-            try:
-                with open(value[1:], encoding="utf-8") as file:
-                    value = file.read(65536).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not text"
-                self.fail(f"the token can't be read from {value[1:]!r} ({reason}): name a readable file", param, ctx)
-        if _BEARER.fullmatch(value) is None:
-            self.fail("a token has letters, digits and -._~+/= only; what was given is not repeated here", param, ctx)
-        return str(value)
-
-
-class _Connections(_NumberType):
-    """A number, or auto."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else click.INT.convert(value, param, ctx)
 
 
 class _Commands(click.Group):
@@ -162,7 +111,7 @@ def main(ctx: click.Context) -> None:
 @click.option(
     "--connections",
     metavar="N",
-    type=_Connections(),
+    type=NumberOr("auto"),
     default="auto",
     show_default=True,
     help="Connections to the target; auto: one, and up to 8 where the server's windows or streams make uploads wait.",
@@ -182,11 +131,11 @@ def main(ctx: click.Context) -> None:
     show_default=True,
     help="Who sends next on a connection: all in turn, or the oldest first.",
 )
-@click.option("-H", "--header", metavar="'NAME: VALUE'", type=_Field(), multiple=True, help="Add a request header.")
+@click.option("-H", "--header", metavar="'NAME: VALUE'", type=Field(), multiple=True, help="Add a request header.")
 @click.option(
     "--oauth2-bearer",
     metavar="TOKEN",
-    type=_Token(),
+    type=Token(),
     help="Send 'Authorization: Bearer TOKEN'; @FILE reads it from a file. Others can read a command line: better give "
     "a file, or FASTPOST_UPLOAD_OAUTH2_BEARER.",
 )
@@ -285,10 +234,6 @@ def _upload(
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
     if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
         raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
-    if oauth2_bearer is not None:
-        if any(name.lower() == "authorization" for name, _ in header):
-            raise UsageError("--oauth2-bearer and -H 'Authorization: …' both say who you are: leave one out")
-        header = (*header, ("Authorization", f"Bearer {oauth2_bearer}"))
     if journal is not None:
         _check_journal(journal, to, sources, failures)
     out, err = _outlets()
@@ -296,13 +241,13 @@ def _upload(
         network[name] = pathlib.Path(network[name]) if network[name] else None
     settings = Settings(
         to="http://127.0.0.1/" if to is None else to,
-        fields=header,
+        fields=fields(header, oauth2_bearer),
         keep_responses=show_response or verify or to is None,
         body_limit=_BODY_SHOWN if show_response else 1024,
         **network,
     )
     if not dry_run:
-        from fastpost.process import raise_open_files
+        from fastpost.open_files import raise_open_files
 
         raise_open_files(processes - 1)
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)

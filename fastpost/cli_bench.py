@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from fastpost.cli_types import Numbers, Seconds, Share, fields
 from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from fastpost.measurement import Plan
     from fastpost.outlet import Outlet
 
-    _SecondsType = click.ParamType[float]
-    _NumbersType = click.ParamType[tuple[int | str, ...]]
-else:
-    _SecondsType = _NumbersType = click.ParamType
-
-_SECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _FILE: Final = click.Path(dir_okay=False, writable=True)
 #: Options of `upload` that mean the same to whoever measures: how a server is reached and what requests carry.
 LIKE_UPLOAD: Final = frozenset(
@@ -31,6 +24,7 @@ LIKE_UPLOAD: Final = frozenset(
         "method",
         "schedule",
         "header",
+        "oauth2_bearer",
         "content_type",
         "cacert",
         "cert",
@@ -40,10 +34,13 @@ LIKE_UPLOAD: Final = frozenset(
         "stall_timeout",
         "retries",
         "retry_delay",
+        "output_format",
+        "progress",
+        "quiet",
     }
 )
 #: Those of them that a single upload has no use for.
-_OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay"})
+_OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay", "progress", "quiet"})
 _DURATION: Final = 10.0
 _WARM_UP: Final = 1.0
 
@@ -55,59 +52,13 @@ class Process(NamedTuple):
     traced: Callable[[int], contextlib.AbstractContextManager[None]]
 
 
-class _Seconds(_SecondsType):
-    """Seconds as 30, 30s, 500ms, 2m or 1h."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return float(value)
-        found = _SECONDS.fullmatch(value.strip())
-        if found is None:
-            self.fail(f"{value!r} is no time: write 30s, 500ms, 2m or 1h", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
-
-
-class _Share(_SecondsType):
-    """A share as 5% or 0.05."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return float(value)
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)", value.strip())
-        if found is None:
-            self.fail(f"{value!r} is no share: write 5% or 0.05", param, ctx)
-        return float(found[1]) / (100 if found[2] else 1)
-
-
-class _Numbers(_NumbersType):
-    """One number from 1 on, or a list of them with commas; also `word`, when there is one."""
-
-    name = "numbers"
-
-    def __init__(self, word: str = "") -> None:
-        self._word = word
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | str, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        for part in parts:
-            if part != self._word and (not part.isdecimal() or not int(part)):
-                self.fail(f"{part!r} is no number from 1 on: write 50, or a list like 1,10,50", param, ctx)
-        return tuple(part if part == self._word else int(part) for part in parts)
-
-
 @click.command()
 @click.argument("url", required=False)
 @click.option(
     "-c",
     "--concurrency",
     metavar="N[,N...]",
-    type=_Numbers(),
+    type=Numbers(),
     default="50",
     show_default=True,
     help="Uploads in flight, over all connections; a list measures each (closed loop).",
@@ -121,17 +72,18 @@ class _Numbers(_NumbersType):
 @click.option(
     "--connections",
     metavar="N[,N...]",
-    type=_Numbers("auto"),
+    type=Numbers("auto"),
     default="1",
     show_default=True,
     help="Connections to the server, or auto; a list measures each.",
 )
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End with so many uploads.")
+@click.option("--duration", metavar="TIME", type=Seconds(), help="End after 30s, 5m, …  [default: 10s without --count]")
 @click.option(
-    "--duration", metavar="TIME", type=_Seconds(), help="End after 30s, 5m, …  [default: 10s without --count]"
-)
-@click.option(
-    "--warm-up", metavar="TIME", type=_Seconds(), help="Before anything counts.  [default: 1s, with --count none]"
+    "--warm-up",
+    metavar="TIME",
+    type=Seconds(),
+    help="Before anything counts.  [default: 1s, with --count none]",
 )
 @click.option(
     "--size",
@@ -154,16 +106,7 @@ class _Numbers(_NumbersType):
 @click.option("--log", metavar="FILE", type=_FILE, help="Write every upload to FILE, one JSON object a line.")
 @click.option("--csv", metavar="FILE", type=_FILE, help="Write every second to FILE.")
 @click.option("--hdr-log", metavar="FILE", type=_FILE, help="Write an HdrHistogram log, one interval a second.")
-@click.option(
-    "--output-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Of the report on stdout.",
-)
-@click.option("--progress/--no-progress", default=None, help="A live view; default: when stderr is a terminal.")
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only; JSON is printed all the same.")
 @click.pass_obj
 def bench(process: Process, /, verbose: int, **options: Any) -> int:
     """Measure how fast a server takes uploads.
@@ -181,15 +124,8 @@ def bench(process: Process, /, verbose: int, **options: Any) -> int:
 @click.option(
     "--fail-if-slower",
     metavar="SHARE",
-    type=_Share(),
+    type=Share(),
     help="Exit with 5 when a figure is shown to be slower by more than this, 5% say.",
-)
-@click.option(
-    "--output-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Of what is printed.",
 )
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
 @click.pass_obj
@@ -209,9 +145,6 @@ def compare(
 @click.argument("url")
 @click.option(
     "--budget", metavar="SIZE", default="16MiB", show_default=True, help="Upload at most so many octets to find out."
-)
-@click.option(
-    "--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stdout."
 )
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
 @click.pass_obj
@@ -245,12 +178,11 @@ def _probe(process: Process, url: str, budget: str, as_json: bool, network: dict
 
 
 def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
-    """Return a command by its name. Those that reach a server have the options of `upload` (`like`) for that."""
+    """Return a command by its name, with the options of `upload` (`like`) that mean the same there."""
     found = {"bench": bench, "compare": compare, "probe": probe}[name]
     own = {option.name for option in found.params}
-    if found is not compare:
-        alike = LIKE_UPLOAD - own - (_OF_A_RUN if found is probe else frozenset())
-        found.params += [option for option in like if option.name in alike]
+    alike = {"bench": LIKE_UPLOAD, "compare": frozenset({"output_format"}), "probe": LIKE_UPLOAD - _OF_A_RUN}[name]
+    found.params += [option for option in like if option.name in alike - own]
     return found
 
 
@@ -272,7 +204,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     from fastpost import thresholds
     from fastpost.bench_files import Paths
     from fastpost.bench_run import BenchRun, Shown
-    from fastpost.process import raise_open_files
+    from fastpost.open_files import raise_open_files
 
     raise_open_files()
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
@@ -359,9 +291,9 @@ def _settings(url: str, concurrency: int, connections: int | str, network: dict[
     from fastpost.config import Settings
 
     files = {name: pathlib.Path(network[name]) if network[name] else None for name in ("cacert", "cert", "key")}
-    fields = network["header"]
-    rest = {name: value for name, value in network.items() if name not in ("header", *files)}
-    return Settings(to=url, concurrency=concurrency, connections=connections, fields=fields, **files, **rest)  # type: ignore[arg-type]
+    sent = fields(network["header"], network["oauth2_bearer"])
+    rest = {name: value for name, value in network.items() if name not in ("header", "oauth2_bearer", *files)}
+    return Settings(to=url, concurrency=concurrency, connections=connections, fields=sent, **files, **rest)  # type: ignore[arg-type]
 
 
 def _check(

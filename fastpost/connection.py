@@ -18,16 +18,14 @@ import termios
 import time
 import typing
 
+from fastpost import tcp, tls
 from fastpost.errors import (
-    CertificateNotTrusted,
     ConnectFailed,
     ConnectionLost,
     FastpostError,
-    NameNotResolved,
     NotHttp2,
     Stalled,
     TargetUnreachable,
-    TlsFailed,
 )
 from fastpost.session import Session
 
@@ -55,8 +53,6 @@ _LINE_INTERVAL = 0.05
 _NO_STREAMS = (
     "the server allows no upload at present (MAX_CONCURRENT_STREAMS is 0): waiting for it, as long as it answers PING"
 )
-#: X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
-_OTHER_HOST = (62, 64)
 
 #: Sockets that are open now; a test asserts that none is left.
 _live_sockets = 0
@@ -161,50 +157,18 @@ class Connection:
 
     async def _establish(self, where: str) -> None:
         global _live_sockets
-        self._socket = await self._connect(where)
+        self._socket = await tcp.connect(self._target, self._settings.connect_timeout)
         _live_sockets += 1
         self._fd = self._socket.fileno()
         if self._target.scheme == "https":
             await self._handshake(where)
         await self._exchange_settings(where)
 
-    async def _connect(self, where: str) -> socket.socket:
-        """TCP to the first address that answers."""
-        target = self._target
-        try:
-            addresses = await self._loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise NameNotResolved(
-                f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
-            ) from None
-        failure: OSError | None = None
-        for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            # An address that swallows packets may use up its part of the time, not that of the others.
-            part = self._settings.connect_timeout / left if left > 1 else None
-            try:
-                async with asyncio.timeout(part):
-                    return await self._connect_to(socket.socket(family, kind, protocol), address)
-            except OSError as error:
-                failure = error
-        reason = "no address" if failure is None else os.strerror(failure.errno) if failure.errno else "timed out"
-        raise ConnectFailed(f"can't connect to {where} ({reason}): check host and port, and that the server is up")
-
-    async def _connect_to(self, connecting: socket.socket, address: typing.Any) -> socket.socket:
-        try:
-            connecting.setblocking(False)
-            await self._loop.sock_connect(connecting, address)
-            # Frames leave in large gathers of our own making: Nagle would only delay the last one.
-            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except BaseException:
-            connecting.close()
-            raise
-        return connecting
-
     async def _handshake(self, where: str) -> None:
         """TLS on the non-blocking socket; ALPN must choose h2 (RFC 9113 §3.2)."""
         assert self._socket is not None
         try:
-            context = tls_context(self._settings)
+            context = tls.client_context(self._settings)
             self._socket.getpeername()  # raises when it is reset already; wrap_socket would, too, but leave it open
             self._tls = context.wrap_socket(
                 self._socket, server_hostname=self._target.host, do_handshake_on_connect=False
@@ -219,9 +183,9 @@ class Connection:
                 except ssl.SSLWantWriteError:
                     await self._ready(self._loop.add_writer, self._loop.remove_writer)
         except (OSError, ValueError) as error:
-            raise tls_failure(error, where) from None
+            raise tls.failure(error, where) from None
         if self._tls.selected_alpn_protocol() != "h2":
-            raise NotHttp2(no_alpn(where))
+            raise NotHttp2(tls.no_alpn(where))
 
     async def _ready(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
         ready = self._loop.create_future()
@@ -388,7 +352,7 @@ class Connection:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as error:
-            return _reason(error)
+            return tls.reason(error)
         return None
 
     def _flush(self, now: float) -> None:
@@ -534,68 +498,3 @@ def _nothing() -> None:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Return the client context: TLS 1.2 at least, verification on unless `insecure`, ALPN h2 alone.
-
-    Raises TlsFailed when a certificate or key file can't be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.cacert)
-    except OSError as error:
-        raise TlsFailed(f"--cacert {settings.cacert}: no PEM certificates could be read ({_reason(error)})") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    if settings.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.cert is not None:
-        try:
-            context.load_cert_chain(settings.cert, settings.key)
-        except OSError as error:
-            raise TlsFailed(
-                f"--cert {settings.cert}{f' --key {settings.key}' if settings.key else ''}: can't be loaded "
-                f"({_reason(error)}): both certificate and key must be PEM, and belong together"
-            ) from None
-    return context
-
-
-def tls_failure(error: OSError | ValueError, where: str) -> FastpostError:
-    """Return what a failed handshake means, with its cure."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _OTHER_HOST:
-            return CertificateNotTrusted(
-                f"{where}: the server's certificate is for another host ({error.verify_message}): "
-                "write the host name that it was issued for in the URL, or, for a test, use --insecure"
-            )
-        return CertificateNotTrusted(
-            f"{where}: the server's certificate is not trusted ({error.verify_message}): "
-            "name the CA that signed it with --cacert FILE, or, for a test, use --insecure"
-        )
-    reason = getattr(error, "reason", None)
-    if "no application protocol" in str(error).replace("_", " ").lower():  # not every OpenSSL has a name for it
-        return NotHttp2(no_alpn(where))
-    if isinstance(error, ssl.SSLEOFError | ConnectionError) or getattr(error, "errno", None) == errno.ENOTCONN:
-        return ConnectFailed(
-            f"{where} ended the connection in the midst of the TLS handshake ({_reason(error)}): "
-            "check that the server is up, and its log"
-        )
-    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return TlsFailed(f"{where} does not speak TLS: for cleartext HTTP/2 write http:// in the URL")
-    return TlsFailed(f"{where}: the TLS handshake failed ({_reason(error)})")
-
-
-def no_alpn(where: str) -> str:
-    """Return the message for a server that did not choose h2 by ALPN."""
-    return (
-        f"{where} speaks TLS but not HTTP/2 (ALPN offered h2, the server did not take it): "
-        "switch HTTP/2 on at the server; fastpost has no HTTP/1.1"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, str):
-        return reason.replace("_", " ").lower()
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -20,10 +20,9 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from fastpost import servers
+from fastpost import servers, tcp, tls
 from fastpost import target as targets
-from fastpost.connection import no_alpn, tls_context, tls_failure
-from fastpost.errors import ConnectFailed, NameNotResolved, NotHttp2, error_code_name
+from fastpost.errors import ConnectFailed, NotHttp2, error_code_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,28 +126,23 @@ class Probe:
         try:
             found = self._timed("dns", lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
         except OSError as error:
-            raise NameNotResolved(
-                f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
-            ) from None
+            raise tcp.no_address(target, error) from None
         try:
             plain = self._timed("tcp", lambda: _connect(found[0], timeout))
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else "timed out"
-            raise ConnectFailed(
-                f"can't connect to {where} ({reason}): check host and port, and that the server is up"
-            ) from None
+            raise tcp.no_connection(target, error) from None
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.scheme == "http":
             return plain
-        context = tls_context(self._settings)
+        context = tls.client_context(self._settings)
         try:
             wrapped = self._timed("tls", lambda: context.wrap_socket(plain, server_hostname=target.host))
         except (OSError, ValueError) as error:
             plain.close()
-            raise tls_failure(error, where) from None
+            raise tls.failure(error, where) from None
         if wrapped.selected_alpn_protocol() != "h2":
             wrapped.close()
-            raise NotHttp2(no_alpn(where))
+            raise NotHttp2(tls.no_alpn(where))
         return wrapped
 
     def _timed(self, name: str, work: Callable[[], _T]) -> _T:

@@ -10,6 +10,8 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
+from fastpost import target as targets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fastpost.config import Settings
     from fastpost.sources import Batch
     from fastpost.tally import Tally
+    from fastpost.target import Target
 
 
 class OtherRun(Protocol):
@@ -55,11 +58,20 @@ class Elsewhere:
     """The runs at other origins.
 
     Args:
-        open_run: makes the run at an origin; its results are to be given to `ended` too.
+        settings, target: those of the first run.
+        open_run: makes a run with these instead; its results are to be given to `ended` too.
         on_error: called with what ended such a run early.
     """
 
-    def __init__(self, open_run: Callable[[str], OtherRun], on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        target: Target,
+        open_run: Callable[[Settings, Target], OtherRun],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._target = target
         self._open_run = open_run
         self._on_error = on_error
         self._runs: dict[str, OtherRun] = {}
@@ -70,12 +82,17 @@ class Elsewhere:
     def take(self, origin: str, attempt: Attempt) -> None:
         """Send an attempt to another origin."""
         if origin not in self._runs:
-            run = self._runs[origin] = self._open_run(origin)
+            run = self._runs[origin] = self._open(origin)
             task = asyncio.ensure_future(run.complete((), Led))
             task.add_done_callback(self._over)
             self._tasks.append(task)
         self.outstanding += 1
         self._runs[origin].take([attempt])
+
+    def _open(self, origin: str) -> OtherRun:
+        """Open a run to which nothing goes that was given for the first origin."""
+        settings = dataclasses.replace(self._settings, to=f"{origin}/", fields=(), cert=None, key=None)
+        return self._open_run(settings, targets.parse(settings.to, method=self._target.method.decode()))
 
     def ended(self, results: list[Attempt]) -> None:
         """Note results of these runs as final."""
@@ -102,8 +119,3 @@ class Elsewhere:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for run in self._runs.values():
             tally.include(run.tally)
-
-
-def settings_elsewhere(settings: Settings, origin: str) -> Settings:
-    """Return the settings of a run at another origin: nothing goes there that was given for the first."""
-    return dataclasses.replace(settings, to=f"{origin}/", fields=(), cert=None, key=None)

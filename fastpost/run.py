@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
 import random
 import time
 import typing
@@ -18,7 +17,6 @@ from fastpost.errors import (
     DuplicateTarget,
     ErrorCode,
     FileChanged,
-    FileFailed,
     HttpStatus,
     Interrupted,
     ServerOverloaded,
@@ -27,6 +25,7 @@ from fastpost.errors import (
 from fastpost.feed import Feed
 from fastpost.pool import Pool
 from fastpost.tally import Tally
+from fastpost.waiting import Waiting
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +36,7 @@ if typing.TYPE_CHECKING:
     from fastpost.errors import FastpostError, TargetUnreachable
     from fastpost.feed import Arriving
     from fastpost.redirects import Elsewhere
-    from fastpost.sources import Batch, Digest, Rejected
+    from fastpost.sources import Batch, Rejected
     from fastpost.target import Redirect, Target
 
     StartFeed = Callable[
@@ -48,8 +47,8 @@ if typing.TYPE_CHECKING:
 
 #: The backlog is refilled from the walk when it falls below so many rounds of the concurrency.
 _ROUNDS_AHEAD = 4
-#: Uploads that wait for their retry before no new one is begun.
-_DELAYED_MOST = 1024
+#: Uploads that wait, for a retry or at another origin, before no new one is begun.
+_PUT_OFF_MOST = 1024
 #: Seconds between updates of what the connections count.
 _COUNT_INTERVAL = 0.1
 #: Redirects that one upload follows.
@@ -75,7 +74,7 @@ class Run:
     ) -> None:
         self._settings = settings
         self._target = target
-        self.tally = self._tally = tally
+        self.tally = tally
         self._on_notice = on_notice
         #: A redirect of another run leads uploads here: failing to connect fails them, never the run.
         self._led = led
@@ -111,11 +110,10 @@ class Run:
         #: What earlier runs of the same tally have opened.
         self._connections_before = tally.connections
         self._paused = False
-        #: Attempts that wait for their retry, by the timer that ends the wait.
-        self._delayed: dict[asyncio.TimerHandle, Attempt] = {}
+        self._waiting = Waiting(
+            self._loop, on_due=self._due, on_failed=lambda attempt: self._end([attempt]), on_error=self._fail
+        )
         self._digester: Digester | None = None
-        #: Attempts at files that have changed, while their new digests are computed.
-        self._digesting: set[Attempt] = set()
         self._grace: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = self._loop.create_future()
         self.stopping = False
@@ -127,7 +125,7 @@ class Run:
 
         `feed` brings the batches: by default as the backlog asks for them.
         """
-        tally = self._tally
+        tally = self.tally
         tally.started = time.monotonic()
         tally.walking = True
         if self._settings.digest is not None:
@@ -147,8 +145,7 @@ class Run:
                 self._digester.abandon()
             if self._grace is not None:
                 self._grace.cancel()
-            for timer in self._delayed:
-                timer.cancel()
+            self._waiting.take_back()
             await self._pool.close()
             self._pool.report()
             if self._elsewhere is not None:
@@ -186,12 +183,8 @@ class Run:
         self.stopping = True
         assert self._feed is not None
         self._feed.stop()
-        for timer in self._delayed:
-            timer.cancel()
-        unsent = [*self._backlog, *self._delayed.values(), *self._digesting, *self._pool.drain()]
+        unsent = [*self._backlog, *self._waiting.take_back(), *self._pool.drain()]
         self._backlog.clear()
-        self._delayed.clear()
-        self._digesting.clear()
         self._give_up(unsent)
         if self._digester is not None:
             self._take(self._digester.abandon())
@@ -226,7 +219,7 @@ class Run:
             self._fail(failure)
             return
         if batch is None:
-            self._tally.walking = False
+            self.tally.walking = False
             self._finish_if_done()
             return
         self._take(batch)
@@ -237,14 +230,14 @@ class Run:
     def _ask_for_more(self) -> None:
         if self._feed is None or self.stopping or self._paused:
             return
-        if len(self._backlog) < self._backlog_low and self._put_off < _DELAYED_MOST:
+        if len(self._backlog) < self._backlog_low and self._put_off < _PUT_OFF_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
         """Turn a batch into attempts; about 1.5 µs a file."""
         if self._paths is not None:
             batch.claim_recorded(self._paths, self._target.request_path)
-        self._tally.find(batch)
+        self.tally.find(batch)
         if batch.rejected and self._on_rejected is not None:
             self._call(self._on_rejected, batch.rejected)
         uploads = batch.uploads
@@ -322,7 +315,7 @@ class Run:
         self._backlog.clear()
         for attempt in backlog:
             attempt.failure = failure
-        if self._tally.connections == self._connections_before and not self._led:
+        if self.tally.connections == self._connections_before and not self._led:
             self._outstanding -= len(backlog)
             self._report(backlog)
             self._fail(failure)
@@ -334,7 +327,7 @@ class Run:
     @property
     def _put_off(self) -> int:
         """Uploads that are begun and wait, for a retry or at another origin."""
-        return len(self._delayed) + (0 if self._elsewhere is None else self._elsewhere.outstanding)
+        return len(self._waiting) + (0 if self._elsewhere is None else self._elsewhere.outstanding)
 
     def _supply_all(self) -> None:
         for connection in list(self._pool.connections):
@@ -343,7 +336,7 @@ class Run:
     def _supply(self, connection: Connection) -> None:
         """Keep a connection busy, in the order of the backlog."""
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
-        room = 0 if self._paused or self._put_off >= _DELAYED_MOST else connection.room
+        room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
         backlog = self._backlog
         if room and backlog:
             if room >= len(backlog):
@@ -399,7 +392,7 @@ class Run:
             if verdict.wait is None:
                 final.append(attempt)
                 continue
-            self._tally.wasted += attempt.payload
+            self.tally.wasted += attempt.payload
             fresh = attempt.again(replay=verdict.replay, counted=verdict.counted)
             if redirect is not None:
                 fresh.path = redirect.path
@@ -407,9 +400,9 @@ class Run:
             if redirect is not None and redirect.origin != self._target.origin:
                 self._lead_away(redirect.origin, fresh)
             elif self._digester is not None and isinstance(attempt.failure, FileChanged):
-                self._digest(fresh, verdict.wait)
+                self._waiting.digest(fresh, verdict.wait, self._digester)
             elif verdict.wait > 0:
-                self._delay(fresh, verdict.wait)
+                self._waiting.delay(fresh, verdict.wait)
             else:
                 again.append(fresh)
         self._backlog.extendleft(reversed(again))
@@ -450,15 +443,10 @@ class Run:
         if self._elsewhere is None:
             from fastpost.redirects import Elsewhere
 
-            self._elsewhere = Elsewhere(self._at, self._fail)
+            self._elsewhere = Elsewhere(self._settings, self._target, self._at, self._fail)
         self._elsewhere.take(origin, attempt)
 
-    def _at(self, origin: str) -> Run:
-        from fastpost import target as targets
-        from fastpost.redirects import settings_elsewhere
-
-        settings = settings_elsewhere(self._settings, origin)
-        target = targets.parse(settings.to, method=self._target.method.decode())
+    def _at(self, settings: Settings, target: Target) -> Run:
         return Run(settings, target, Tally(), self._ended_elsewhere, None, True, self._on_notice, led=True)
 
     def _ended_elsewhere(self, results: list[Attempt]) -> None:
@@ -474,36 +462,9 @@ class Run:
         self._backlog.extend(attempts)
         self._connections_changed()
 
-    def _delay(self, attempt: Attempt, seconds: float) -> None:
-        def due() -> None:
-            del self._delayed[timer]
-            self._backlog.appendleft(attempt)
-            self._connections_changed()
-
-        timer = self._loop.call_later(seconds, due)
-        self._delayed[timer] = attempt
-
-    def _digest(self, attempt: Attempt, seconds: float) -> None:
-        """Compute the digest of a file that has changed, in a thread, and then wait before its fresh attempt."""
-        assert self._digester is not None
-        self._digesting.add(attempt)
-        found = self._loop.run_in_executor(None, self._digester.again, attempt.upload)
-        found.add_done_callback(functools.partial(self._digested, attempt, seconds))
-
-    def _digested(self, attempt: Attempt, seconds: float, found: asyncio.Future[Digest]) -> None:
-        failure = None if found.cancelled() else found.exception()
-        if attempt not in self._digesting:
-            return  # given up meanwhile
-        self._digesting.discard(attempt)
-        if failure is None:
-            assert self._digester is not None
-            self._digester.attach(attempt, found.result())
-            self._delay(attempt, seconds)
-        elif isinstance(failure, FileFailed):
-            attempt.failure = failure
-            self._end([attempt])
-        else:
-            self._fail(failure)
+    def _due(self, attempt: Attempt) -> None:
+        self._backlog.appendleft(attempt)
+        self._connections_changed()
 
     def _give_up(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
@@ -519,7 +480,7 @@ class Run:
 
     def _report(self, results: list[Attempt]) -> None:
         if not self._led:
-            self._tally.add(results)
+            self.tally.add(results)
         if self._on_results is not None:
             self._call(self._on_results, results)
 

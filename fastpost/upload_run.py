@@ -14,8 +14,8 @@ import uvloop
 
 from fastpost import report
 from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
-from fastpost.process import EXIT_CODES, signals_taken
 from fastpost.progress import Progress
+from fastpost.signals import EXIT_CODES, signals_taken
 from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:

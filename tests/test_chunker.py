@@ -52,32 +52,37 @@ def opened(folder: Folder, path: Path) -> bytes:
     return octets
 
 
-def test_the_second_file_of_a_folder_is_opened_relative_to_it(tmp_path: Path) -> None:
-    for place in ("a/1", "a/2", "b/1", "a/b/1", "a/b/2"):
-        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / place).write_text(place)
+def walked(folder: Folder, place: Path, count: int = 4) -> None:
+    """Open so many files of one folder that it is worth a descriptor."""
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (place / f"{number}").write_text(f"{place.name}{number}")
+        assert opened(folder, place / f"{number}") == f"{place.name}{number}".encode()
+
+
+def test_a_folder_of_several_files_is_opened_and_a_lone_one_is_not(tmp_path: Path) -> None:
     folder = Folder()
-    held = []
-    for place in ("a/1", "a/2", "a/2", "b/1", "a/1", "a/b/1", "a/b/2", "a/1"):
-        assert opened(folder, tmp_path / place) == place.encode()
-        held.append(live_objects()[0])
-    assert held == [0, 1, 1, 0, 0, 0, 1, 0]
-    assert opened(folder, tmp_path / "a/2") == b"a/2"
+    walked(folder, tmp_path / "a", 3)
+    assert live_objects() == (0, 0), "a descriptor would cost more than it saves"
+    walked(folder, tmp_path / "b", 4)
+    assert live_objects() == (1, 0)
+    assert opened(folder, tmp_path / "b/0") == b"b0"
+    walked(folder, tmp_path / "b" / "c", 1)
+    assert live_objects() == (0, 0)
+    assert opened(folder, tmp_path / "b/0") == b"b0"
+    walked(folder, tmp_path / "d", 4)
     folder.shut()
     assert live_objects() == (0, 0)
 
 
 def test_a_folder_that_was_replaced_is_found_again(tmp_path: Path) -> None:
-    place = tmp_path / "a"
-    place.mkdir()
-    (place / "1").write_text("old")
-    (place / "2").write_text("old")
-    folder = Folder()
-    assert opened(folder, place / "1") == opened(folder, place / "2") == b"old"
+    folder, place = Folder(), tmp_path / "a"
+    walked(folder, place)
     place.rename(tmp_path / "b")
     place.mkdir()
-    (place / "3").write_text("new")
-    assert opened(folder, place / "3") == b"new"
+    (place / "new").write_text("new")
+    assert live_objects() == (1, 0)
+    assert opened(folder, place / "new") == b"new"
     assert refused(folder, place / "4") == errno.ENOENT
     folder.shut()
 
@@ -100,16 +105,15 @@ def test_a_path_without_a_folder_or_a_name_is_opened_as_it_is(tmp_path: Path, mo
 
 
 def test_the_folder_gives_up_its_descriptor_where_it_is_one_too_many(tmp_path: Path) -> None:
-    for name in ("1", "2", "3"):
-        (tmp_path / name).write_text(name)
     folder = Folder()
-    assert opened(folder, tmp_path / "1") + opened(folder, tmp_path / "2") == b"12"
+    walked(folder, tmp_path / "a")
+    assert live_objects() == (1, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     next_fd = os.dup(0)
     os.close(next_fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next_fd, hard))
     try:
-        assert opened(folder, tmp_path / "3") == b"3"
+        assert opened(folder, tmp_path / "a/3") == b"a3"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     folder.shut()

@@ -36,7 +36,9 @@ ARROWS = {
     "session": f"{DATA_PLANE} errors config",
     "media_types": "errors",
     "target": "media_types errors config",
-    "connection": f"session {DATA_PLANE} target errors config",
+    "tcp": "target errors",
+    "tls": "errors config",
+    "connection": f"tcp tls session {DATA_PLANE} target errors config",
     "sources": "_payload errors config",
     "retry": "errors config",
     "tally": "_meter _table sources errors",
@@ -44,8 +46,9 @@ ARROWS = {
     "growth": "",
     "pool": "growth connection _streams _table tally target retry tally errors config",
     "digest": "_table sources errors",
-    "redirects": "_table sources tally config",
-    "run": "redirects pool connection _table digest target sources feed retry tally errors config",
+    "waiting": "_table digest sources errors",
+    "redirects": "_table target sources tally config",
+    "run": "waiting redirects pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "worker": "uploader _table sources tally errors config",
     "processes": "worker run _table target sources tally errors config",
@@ -65,9 +68,10 @@ ARROWS = {
     "progress": "report outlet tally",
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
-    "process": "errors",
-    "upload_run": "uploader processes process journal verify progress report outlet tally target sources _table "
-    "errors config",
+    "signals": "errors",
+    "open_files": "errors",
+    "upload_run": "uploader processes signals journal verify progress report outlet tally target sources _table "
+    "sources errors config",
     "__init__": "uploader _table _streams sources tally errors config",
     "sizes": "errors",
     "load": "_payload _alarm sizes feed sources errors",
@@ -80,16 +84,17 @@ ARROWS = {
     "bootstrap": "",
     "compare": "bench_report bootstrap errors",
     "compare_text": "bench_report report",
-    "probe": "connection servers target config errors",
+    "probe": "tcp tls servers target config errors",
     "probe_text": "report",
     "bench_files": "measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
-    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline process outlet _table "
+    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline signals outlet _table "
     "errors",
-    "cli_bench": "process bench_run bench_files compare compare_text probe probe_text report thresholds measurement "
-    "load sizes _payload ingest outlet config errors",
-    "cli": "cli_bench __init__ process upload_run dry_run journal journal_show ingest report outlet sources errors "
-    "config",
+    "cli_types": "errors",
+    "cli_bench": "cli_types open_files bench_run bench_files compare compare_text probe probe_text report thresholds "
+    "measurement load sizes _payload ingest outlet config errors",
+    "cli": "cli_bench cli_types __init__ open_files upload_run dry_run journal journal_show ingest report outlet "
+    "sources errors config",
     "__main__": "cli",
 }
 
@@ -98,7 +103,7 @@ RESERVED = {
     "h2": "session probe",  # probe: an instrument beside the engine
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
-    "click": "cli cli_bench",
+    "click": "cli cli_bench cli_types",
     "rich": "cli outlet report progress bench_text compare_text",
     "hdrh": "hdr",
     "http_sf": "statements",
@@ -106,12 +111,12 @@ RESERVED = {
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "connection feed pool redirects run uploader processes worker upload_run process load measurement "
-    "bench_run ingest_worker",
+    "asyncio": "tcp connection feed pool redirects waiting run uploader processes worker upload_run signals load "
+    "measurement bench_run ingest_worker",
     "uvloop": "connection uploader worker upload_run bench_run ingest_worker",
     "time": "connection probe digest journal pool run uploader processes upload_run load measurement bench_run",
-    "socket": "connection probe ingest ingest_worker",
-    "ssl": "connection probe ingest_worker",
+    "socket": "tcp connection probe ingest ingest_worker",
+    "ssl": "tls connection probe ingest_worker",
     "posix.time": "",
     "libc.time": "_alarm",
 }

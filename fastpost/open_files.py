@@ -1,4 +1,4 @@
-"""What a run changes of the process that it has to itself, and takes back: open files, signals."""
+"""How many files a run may have open: raised as far as the system lets it, and refused where that is too little."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ import contextlib
 import errno
 import os
 import resource
-import signal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from fastpost.errors import Exit, UsageError
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
-
-EXIT_CODES: Final = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
-
+from fastpost.errors import UsageError
 
 #: Descriptors that a run opens beside its files' own, with all options: modules, loop, connection, walk, journal.
 _NEEDED: Final = 18
@@ -52,19 +44,3 @@ def _first_free() -> int:
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     os.close(fd)
     return fd
-
-
-@contextlib.contextmanager
-def signals_taken(
-    loop: asyncio.AbstractEventLoop, interrupted: Callable[[asyncio.AbstractEventLoop, signal.Signals], None]
-) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `interrupted` on the loop."""
-    before = {number: signal.getsignal(number) for number in EXIT_CODES}
-    for number in EXIT_CODES:
-        loop.add_signal_handler(number, interrupted, loop, number)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

@@ -1,0 +1,64 @@
+"""TCP to the target: names to addresses, and the first of them that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import typing
+
+from fastpost.errors import ConnectFailed, NameNotResolved
+
+if typing.TYPE_CHECKING:
+    from fastpost.target import Target
+
+
+async def connect(target: Target, timeout: float) -> socket.socket:
+    """Return a connected, non-blocking socket. Raises NameNotResolved, ConnectFailed.
+
+    Args:
+        target: where to.
+        timeout: seconds that several addresses share; who calls bounds the whole.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        addresses = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise no_address(target, error) from None
+    failure = OSError(0, "no address")
+    for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        # An address that swallows packets may use up its part of the time, not that of the others.
+        part = timeout / left if left > 1 else None
+        try:
+            async with asyncio.timeout(part):
+                return await _connect_to(socket.socket(family, kind, protocol), address)
+        except OSError as error:
+            failure = error
+    raise no_connection(target, failure)
+
+
+async def _connect_to(connecting: socket.socket, address: typing.Any) -> socket.socket:
+    try:
+        connecting.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connecting, address)
+        # Frames leave in large gathers of our own making: Nagle would only delay the last one.
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
+
+
+def no_address(target: Target, error: OSError) -> NameNotResolved:
+    """Return the failure of a name that has no address."""
+    return NameNotResolved(
+        f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
+    )
+
+
+def no_connection(target: Target, error: OSError) -> ConnectFailed:
+    """Return the failure of addresses of which none answers; the error is that of the last one."""
+    reason = os.strerror(error.errno) if error.errno else error.strerror or "timed out"
+    return ConnectFailed(
+        f"can't connect to {target.host}:{target.port} ({reason}): check host and port, and that the server is up"
+    )
