@@ -52,7 +52,7 @@ def opened(folder: Folder, path: Path) -> bytes:
     return octets
 
 
-def walked(folder: Folder, place: Path, count: int = 4) -> None:
+def walked(folder: Folder, place: Path, count: int = 6) -> None:
     """Open so many files of one folder that it is worth a descriptor."""
     place.mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -62,15 +62,15 @@ def walked(folder: Folder, place: Path, count: int = 4) -> None:
 
 def test_a_folder_of_several_files_is_opened_and_a_lone_one_is_not(tmp_path: Path) -> None:
     folder = Folder()
-    walked(folder, tmp_path / "a", 3)
+    walked(folder, tmp_path / "a", 5)
     assert live_objects() == (0, 0), "a descriptor would cost more than it saves"
-    walked(folder, tmp_path / "b", 4)
+    walked(folder, tmp_path / "b")
     assert live_objects() == (1, 0)
     assert opened(folder, tmp_path / "b/0") == b"b0"
     walked(folder, tmp_path / "b" / "c", 1)
     assert live_objects() == (0, 0)
     assert opened(folder, tmp_path / "b/0") == b"b0"
-    walked(folder, tmp_path / "d", 4)
+    walked(folder, tmp_path / "d")
     folder.shut()
     assert live_objects() == (0, 0)
 
@@ -83,7 +83,7 @@ def test_a_folder_that_was_replaced_is_found_again(tmp_path: Path) -> None:
     (place / "new").write_text("new")
     assert live_objects() == (1, 0)
     assert opened(folder, place / "new") == b"new"
-    assert refused(folder, place / "4") == errno.ENOENT
+    assert refused(folder, place / "none") == errno.ENOENT
     folder.shut()
 
 
