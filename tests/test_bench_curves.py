@@ -11,8 +11,8 @@ def at(axis: str, value: int, cpu_us: float) -> Figures:
     return Figures(axis, value, 10_000, 10_240_000, 2.0, cpu_us, 35_000_000)
 
 
-@pytest.mark.parametrize(("many", "missed"), [(11.4, 0), (11.6, 1), (8.6, 0), (8.4, 1)])
-def test_cpu_a_file_may_differ_by_15_percent(many: float, missed: int) -> None:
+@pytest.mark.parametrize(("many", "missed"), [(11.4, 0), (11.6, 1), (5.0, 0)])
+def test_cpu_a_file_may_grow_by_15_percent(many: float, missed: int) -> None:
     assert len(verdicts([at("files", 10_000, 10.0), at("files", 1_000_000, many)])) == missed
 
 
