@@ -84,19 +84,22 @@ class Peer:
     def answer(self, request: Request, status: int, body: bytes = b"", **fields: str) -> None:
         """Send a whole response; underscores in the names of fields become hyphens."""
         named = [(name.replace("_", "-"), value) for name, value in fields.items()]
-        self.h2.send_headers(request.stream_id, [(":status", str(status)), *named], end_stream=not body)
-        if body:
-            self.h2.send_data(request.stream_id, body, end_stream=True)
+        with _unless_reset():
+            self.h2.send_headers(request.stream_id, [(":status", str(status)), *named], end_stream=not body)
+            if body:
+                self.h2.send_data(request.stream_id, body, end_stream=True)
 
     def credit(self, request: Request, octets: int) -> None:
         """Let the client send that many octets more on the stream."""
         if octets and not (request.ended or request.refused or request.reset is not None):
-            self.h2.increment_flow_control_window(octets, request.stream_id)
+            with _unless_reset():
+                self.h2.increment_flow_control_window(octets, request.stream_id)
 
     def reset(self, request: Request, error_code: int) -> None:
         """Send RST_STREAM."""
         request.refused = True
-        self.h2.reset_stream(request.stream_id, error_code)
+        with _unless_reset():
+            self.h2.reset_stream(request.stream_id, error_code)
 
     def goaway(self, last_stream_id: int, error_code: int = 0) -> None:
         """Send GOAWAY and go on: h2 would close itself and could not answer the streams that it promised."""
@@ -210,6 +213,12 @@ class ScriptedServer:
                 peer.requests[event.stream_id].reset = event.error_code
             case h2.events.ConnectionTerminated():
                 raise _Dropped
+
+
+def _unless_reset() -> contextlib.AbstractContextManager[None]:
+    """Leave out what a stream can't take any more: the client's RST_STREAM may lie in octets that h2 has read
+    but whose events come later. What the client does wrong, h2 says while it reads."""
+    return contextlib.suppress(h2.exceptions.StreamClosedError)
 
 
 class _Dropped(Exception):
