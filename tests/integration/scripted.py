@@ -216,8 +216,11 @@ class ScriptedServer:
 
 
 def _unless_reset() -> contextlib.AbstractContextManager[None]:
-    """Leave out what a stream can't take any more: the client's RST_STREAM may lie in octets that h2 has read
-    but whose events come later. What the client does wrong, h2 says while it reads."""
+    """Leave out what a stream can't take any more.
+
+    The client's RST_STREAM may lie in octets that h2 has read but whose events come later. What the client does
+    wrong, h2 says while it reads.
+    """
     return contextlib.suppress(h2.exceptions.StreamClosedError)
 
 
