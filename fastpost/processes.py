@@ -1,44 +1,48 @@
 """A run spread over several processes (`--processes`): one walk, one tally, and a loop on each core.
 
-The parent walks, hands out portions of files to the workers that ask, and adds up what they tell. Workers are forked
-before there is a loop or a thread, so that they start in milliseconds and inherit none.
+The first process walks and uploads as it does alone, hands portions of files to the workers that ask, and adds up what
+they tell. Workers are forked before there is a loop or a thread, so that they start in milliseconds and inherit none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import itertools
 import os
+import pickle
 import signal
+import socket
 import threading
 import time
-from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from fastpost import target as targets
 from fastpost import worker
 from fastpost._table import Attempt
+from fastpost.cores import Cores
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError, WorkerLost
-from fastpost.sources import Rejected
+from fastpost.portions import Portions
+from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
+from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fastpost.config import Settings
+    from fastpost.errors import FastpostError
     from fastpost.run import OnRejected, OnResults
-    from fastpost.sources import Batch, Upload
+    from fastpost.sources import Upload
 
-#: Files of a portion: a message costs some 100 µs on both sides, and what one worker has is kept from the others.
-_PORTION: Final = 128
+#: Seconds between looks at what was done and at the cores.
+_LOOK: Final = 0.2
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
 #: Seconds that a thread may take to notice that its worker has ended; one that walks a slow disk is left to itself.
 _THREAD_ENDS: Final = 1.0
-#: Seconds that the first portions wait for all workers to have asked: few files must not all go to the first one.
-_ALL_ASK: Final = 1.0
 
 
 class Processes:
@@ -46,7 +50,7 @@ class Processes:
 
     Args:
         settings: concurrency and connections are those of all together.
-        count: how many.
+        count: how many, the calling one included; at least 2.
     Raises UsageError when the target can't be meant, or when there is too little to share out.
     """
 
@@ -54,7 +58,8 @@ class Processes:
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self.tally = Tally()
         self.stopping = False
-        self._shares = _shares(settings, count)
+        own, *self._shares = _shares(settings, count)
+        self._uploader = Uploader(own)
         self._workers: list[_Worker] = []
 
     @contextlib.contextmanager
@@ -83,16 +88,13 @@ class Processes:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         """Upload everything; as `Uploader.run`."""
-        await _Run(self, batches, on_results, on_rejected, distinct, on_notice).complete()
-
-    @property
-    def workers(self) -> list[_Worker]:
-        """The processes of the present run."""
-        return self._workers
+        run = _Run(self, self._uploader, self._workers, batches, on_results, on_rejected, distinct, on_notice)
+        await run.complete()
 
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
         self.stopping = True
+        self._uploader.stop(grace)
         for one in self._workers:
             one.signal(signal.SIGTERM)
 
@@ -121,21 +123,24 @@ def _part(whole: int, count: int, index: int) -> int:
 class _Worker:
     """A worker process as its parent sees it.
 
+    Args:
+        portions: it asks here with an octet, and is sent portions.
+        told: its messages.
+
     Attributes:
-        told: receives its messages.
+        pid: 0 once it has ended and that is known.
         counts: the last cut of its tally.
         given: the uploads that it has and has not told the end of, by number.
         done: it has told all.
     """
 
-    def __init__(self, pid: int, portions: Connection, told: Connection) -> None:
-        self.told = told
+    def __init__(self, pid: int, portions: socket.socket, told: IO[bytes]) -> None:
+        self.pid = pid
         self.counts = Tally()
         self.given: dict[int, Upload] = {}
         self.done = False
-        self.failure: TargetUnreachable | None = None
-        self._pid = pid
         self._portions = portions
+        self._told = told
         self._threads: list[threading.Thread] = []
 
     def start(self, thread: threading.Thread) -> None:
@@ -143,32 +148,40 @@ class _Worker:
         self._threads.append(thread)
         thread.start()
 
-    def serve(self, portions: _Portions) -> None:
-        """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises."""
+    def serve(self, number: int, portions: Portions) -> None:
+        """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises.
+
+        Args:
+            number: its own among the processes.
+            portions: where it comes from.
+        """
         first = 0
-        for number in itertools.count():
-            try:
-                self._portions.recv()
-            except (EOFError, OSError):
-                return
-            uploads = portions.take(number)
-            self.given.update(enumerate(uploads or (), start=first))
-            try:
-                self._portions.send_bytes(worker.packed(uploads, first))
-            except OSError:
-                return
-            first += len(uploads or ())
+        with contextlib.suppress(OSError):
+            while self._portions.recv(1):
+                uploads = portions.take(number)
+                self.given.update(enumerate(uploads or (), start=first))
+                self._portions.sendall(worker.packed(uploads, first))
+                first += len(uploads or ())
+        portions.leave(number)
+
+    def hear(self) -> worker.Message | None:
+        """Wait for its next message, in a thread; None: it is gone."""
+        try:
+            message: worker.Message = pickle.load(self._told)
+        except (EOFError, OSError, pickle.UnpicklingError):  # the last one: killed in the midst of a message
+            return None
+        return message
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, number)
+            os.kill(self.pid, number)
 
     def lost(self) -> WorkerLost:
         """Say how it ended, once its pipe says that it did."""
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        self._pid = 0
+        self.pid = 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return WorkerLost(
             f"one of the processes {how}: this file was with it, and may have arrived or not; upload it again"
@@ -176,32 +189,32 @@ class _Worker:
 
     def end(self) -> None:
         """Wait for its end; one that was not done is stopped at once."""
-        if self._pid:
+        if self.pid:
             if not self.done:
                 self.signal(signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = 0
+            os.waitpid(self.pid, 0)
+            self.pid = 0
         for thread in self._threads:
             thread.join(_THREAD_ENDS)
-        self._portions.close()
-        self.told.close()
+        self.leave()
 
     def leave(self) -> None:
-        """Close the parent's ends in a worker that was forked later: else this one would never see the parent end."""
+        """Close the parent's ends, also in a worker forked later: else this one would never see the parent end."""
         self._portions.close()
-        self.told.close()
+        self._told.close()
 
 
 def _fork(settings: Settings, others: Iterable[_Worker], *, tells_results: bool, grace: float) -> _Worker:
-    portions, its_portions = Pipe()
-    told, its_told = Pipe(duplex=False)
+    portions, its_portions = socket.socketpair()
+    reading, writing = os.pipe()
+    told, its_told = open(reading, "rb"), open(writing, "wb")  # noqa: SIM115
     # A signal that comes before the worker can take it would meet the parent's handler.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         pid = os.fork()
         if pid == 0:
-            for end in (portions, told):
-                end.close()
+            portions.close()
+            told.close()
             for other in others:
                 other.leave()
             worker.live(worker.Worker(settings, its_portions, its_told, tells_results=tells_results, grace=grace))
@@ -212,60 +225,14 @@ def _fork(settings: Settings, others: Iterable[_Worker], *, tells_results: bool,
     return _Worker(pid, portions, told)
 
 
-class _Portions:
-    """Cuts batches into portions; each worker's thread takes from it.
-
-    Args:
-        batches: the walk, iterated under a lock in whichever thread finds nothing left.
-        workers: how many will ask.
-        arrived: called in that thread with each batch; returns what of it is to be uploaded.
-    """
-
-    def __init__(self, batches: Iterable[Batch], workers: int, arrived: Callable[[Batch], list[Upload]]) -> None:
-        self._batches = iter(batches)
-        self._workers = workers
-        self._arrived = arrived
-        self._left: list[Upload] = []
-        self._size = 1
-        self._stopped = False
-        self._lock = threading.Lock()
-        self._all_ask = threading.Barrier(workers)
-
-    def take(self, number: int) -> list[Upload] | None:
-        """Return the next uploads for a worker that has asked `number` times before; None when there are no more.
-
-        Nobody gets a second portion before all have had their first. Raises what the walk raises.
-        """
-        if number < 2:
-            with contextlib.suppress(threading.BrokenBarrierError):
-                self._all_ask.wait(_ALL_ASK)
-        with self._lock:
-            while not self._left and not self._stopped:
-                batch = next(self._batches, None)
-                if batch is None:
-                    self._stopped = True
-                    break
-                self._left = self._arrived(batch)[::-1]
-                self._size = max(min(_PORTION, -(-len(self._left) // self._workers)), 1)
-            if self._stopped:
-                self._all_ask.abort()  # who gets nothing more will not ask again
-                return None
-            portion = self._left[: -self._size - 1 : -1]
-            del self._left[-self._size :]
-            return portion
-
-    def stop(self) -> None:
-        """Hand out nothing more."""
-        self._stopped = True
-        self._all_ask.abort()
-
-
 class _Run:
-    """One run over the workers: made, completed once, thrown away."""
+    """One run over all processes: made, completed once, thrown away."""
 
     def __init__(
         self,
         processes: Processes,
+        uploader: Uploader,
+        workers: list[_Worker],
         batches: Iterable[Batch],
         on_results: OnResults | None,
         on_rejected: OnRejected | None,
@@ -273,44 +240,110 @@ class _Run:
         on_notice: Callable[[str], None] | None,
     ) -> None:
         self._processes = processes
-        self._workers = processes.workers
+        self._uploader = uploader
+        self._workers = workers
         self._target = processes.target
         self._tally = processes.tally
+        #: The last cut of this process's own tally.
+        self._own = Tally()
+        self._own_done = False
+        #: Portions of its own, less those that have become attempts: uploads before the first one, and the rest.
+        self._own_passed = 0
+        self._own_given: collections.deque[list[Upload]] = collections.deque()
+        self._unreachable: TargetUnreachable | None = None
         self._on_results = on_results
         self._on_rejected = on_rejected
         self._on_notice = on_notice
         self._last_notice = ""
-        #: Hashes of the paths taken: the workers can't know of each other's.
+        #: Hashes of the paths taken: the processes can't know of each other's.
         unique = (distinct and self._target.unique) or self._target.shared
         self._paths: set[int] | None = None if unique else set()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._portions = _Portions(batches, len(self._workers), self._batch_arrived)
+        self._portions = Portions(batches, 1 + len(workers), self._batch_arrived)
+        self._cores = Cores([one.pid for one in workers])
 
     async def complete(self) -> None:
-        """Upload everything. Raises TargetUnreachable when no worker had a connection, and what the walk raised."""
+        """Upload everything. Raises TargetUnreachable when no process had a connection, and what the walk raised."""
         tally = self._tally
         tally.started = time.monotonic()
         tally.walking = True
-        for one in self._workers:
+        for number, one in enumerate(self._workers, start=1):
             # Threads, because both wait in the midst of a message: uvloop would make the pipes non-blocking.
-            one.start(threading.Thread(target=self._serve, args=(one,), name="fastpost-portions", daemon=True))
+            one.start(threading.Thread(target=self._serve, args=(number, one), name="fastpost-portions", daemon=True))
             one.start(threading.Thread(target=self._listen, args=(one,), name="fastpost-told", daemon=True))
+        uploading = asyncio.ensure_future(self._upload())
+        looking = asyncio.ensure_future(self._look())
         try:
             await self._done
         finally:
             self._portions.stop()
+            uploading.cancel()
+            looking.cancel()
+            await asyncio.gather(uploading, looking, return_exceptions=True)
             tally.walking = False
             tally.finished = time.monotonic()
-        failures = [one.failure for one in self._workers if one.failure is not None]
-        if failures and not tally.connections:
-            raise failures[0]
+        if self._unreachable is not None and not tally.connections:
+            raise self._unreachable
+
+    # --- this process's own share ---------------------------------------------------------------------------------
+
+    async def _upload(self) -> None:
+        def arrived(results: list[Attempt]) -> None:
+            # Together with their counts, as those of a worker.
+            self._count_own()
+            if self._on_results is not None:
+                self._on_results(results)
+
+        def rejected(those: list[Rejected]) -> None:
+            self._count_own()
+            if self._on_rejected is not None:
+                self._on_rejected(those)
+
+        told = None if self._on_results is None else arrived
+        try:
+            await self._uploader.run(self._own_batches(), told, rejected, distinct=True, on_notice=self._notice)
+        except TargetUnreachable as failure:
+            self._unreachable = failure
+        except Exception as failure:
+            self._fail(failure)
+        self._count_own()
+        self._own_done = True
+        begun = self._uploader.tally.found - self._own_passed
+        self._leave_out(list(itertools.chain(*self._own_given))[begun:], self._unreachable)
+        self._finish_if_done()
+
+    def _own_batches(self) -> Iterator[Batch]:
+        """Take portions as the workers do, in the walk's thread."""
+        while (uploads := self._portions.take(0)) is not None:
+            self._own_given.append(uploads)
+            while self._own_passed + len(self._own_given[0]) <= self._uploader.tally.found:
+                self._own_passed += len(self._own_given.popleft())
+            batch = Batch()
+            batch.uploads = uploads
+            yield batch
+
+    def _count_own(self) -> None:
+        self._own = self._uploader.tally.cut()
+        self._tally.paste(self._own)
+        self._measured()
+
+    def _measured(self) -> None:
+        self._tally.measured((self._own, *(each.counts for each in self._workers)))
+
+    async def _look(self) -> None:
+        """Now and then: count, and see how many processes are worth having."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            self._count_own()
+            mean = self._tally.payload / self._tally.ok if self._tally.ok else None
+            self._portions.judge(mean, self._cores.room())
 
     # --- files out, in the workers' threads -----------------------------------------------------------------------
 
-    def _serve(self, one: _Worker) -> None:
+    def _serve(self, number: int, one: _Worker) -> None:
         try:
-            one.serve(self._portions)
+            one.serve(number, self._portions)
         except BaseException as failure:
             self._call_soon(self._fail, failure)
 
@@ -350,9 +383,8 @@ class _Run:
         ahead = threading.Semaphore(_MESSAGES_AHEAD)
         while True:
             ahead.acquire()
-            try:
-                message = one.told.recv()
-            except (EOFError, OSError):
+            message = one.hear()
+            if message is None:
                 self._call_soon(self._heard, self._lose, one)
                 return
             self._call_soon(self._heard, self._take, one, message)
@@ -362,7 +394,10 @@ class _Run:
 
     def _heard(self, take: Callable[..., None], one: _Worker, *message: worker.Message) -> None:
         take(one, *message)
-        if all(each.done for each in self._workers) and not self._done.done():
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._own_done and all(each.done for each in self._workers) and not self._done.done():
             self._done.set_result(None)
 
     def _take(self, one: _Worker, message: worker.Message) -> None:
@@ -394,7 +429,7 @@ class _Run:
         one.counts = cut
         for number in memoryview(ended).cast("Q"):
             del one.given[number]
-        self._tally.measured(each.counts for each in self._workers)
+        self._measured()
 
     def _notice(self, notice: str) -> None:
         # All workers have much the same to say, at the same time.
@@ -405,21 +440,29 @@ class _Run:
     def _finish(self, one: _Worker, failure: Any) -> None:
         one.done = True
         if isinstance(failure, TargetUnreachable):
-            one.failure = failure
+            self._unreachable = failure
         elif failure is not None:
             self._fail(failure)
+        self._leave_out(list(one.given.values()), failure)
 
     def _lose(self, one: _Worker) -> None:
         """Fail what it had: its last counts may be a quarter of a second old, so some of it may have arrived."""
         failure = one.lost()
         one.done = True
-        lost = [Attempt(upload, upload.file, b"") for upload in list(one.given.values())]
-        for attempt in lost:
-            attempt.failure = failure
-        self._tally.add(lost)
-        if lost and self._on_results is not None:
-            self._guarded(self._on_results, lost)
+        self._leave_out(list(one.given.values()), failure)
         self._notice(str(failure))
+
+    def _leave_out(self, uploads: list[Upload], failure: FastpostError | None) -> None:
+        """These were handed to a process that ended without them: stopped, or by its own failure."""
+        if failure is None:
+            self._tally.found -= len(uploads)
+            return
+        attempts = [Attempt(upload, upload.file, b"") for upload in uploads]
+        for attempt in attempts:
+            attempt.failure = failure
+        self._tally.add(attempts)
+        if attempts and self._on_results is not None:
+            self._guarded(self._on_results, attempts)
 
     def _guarded(self, told: Callable[[list[Any]], None], what: list[Any]) -> None:
         """Call the caller's function; what it raises ends the run and comes out of `complete`."""

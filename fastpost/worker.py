@@ -10,8 +10,9 @@ import array
 import asyncio
 import marshal
 import os
+import pickle
 import signal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import uvloop
 
@@ -20,8 +21,8 @@ from fastpost.sources import Batch, Upload
 from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Sequence
-    from multiprocessing.connection import Connection
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
@@ -67,13 +68,16 @@ def packed(uploads: list[Upload] | None, first: int) -> bytes:
         first: the number of its first upload; the others follow.
     """
     if uploads is None:
-        return b""
+        return marshal.dumps(None)
     return marshal.dumps((first, [(one.file, one.name, one.size, one.content_type, one.follow) for one in uploads]))
 
 
-def unpacked(portion: bytes) -> list[Upload]:
-    """Return the uploads of a portion, numbered."""
-    first, uploads = marshal.loads(portion)
+def unpacked(portion: IO[bytes]) -> list[Upload] | None:
+    """Read a portion; returns its uploads, numbered, or None: there is no more. Raises EOFError: the parent is gone."""
+    parts = marshal.load(portion)
+    if parts is None:
+        return None
+    first, uploads = parts
     numbered: list[Upload] = []
     for number, parts in enumerate(uploads, start=first):
         upload = Numbered(*parts)
@@ -87,14 +91,14 @@ class Worker:
 
     Args:
         settings: with this process's share of the concurrency and the connections.
-        portions: sends True to ask for a portion, and receives it as it was `packed`.
-        told: sends every `Message`.
+        portions: takes an octet that asks for a portion, and brings it as it was `packed`.
+        told: takes every `Message`, pickled.
         tells_results: the parent wants the results, not only their counts.
         grace: seconds that uploads have to finish after the first SIGTERM.
     """
 
     def __init__(
-        self, settings: Settings, portions: Connection, told: Connection, *, tells_results: bool, grace: float
+        self, settings: Settings, portions: socket.socket, told: IO[bytes], *, tells_results: bool, grace: float
     ) -> None:
         self._uploader = Uploader(settings)
         self._portions = portions
@@ -109,7 +113,7 @@ class Worker:
         try:
             uvloop.run(self._run())
         except Exception as error:
-            self._told.send(Message("broken", f"{type(error).__name__}: {error}"))
+            self._tell(Message("broken", f"{type(error).__name__}: {error}"))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -123,7 +127,7 @@ class Worker:
                 self._on_results,
                 self._on_rejected,
                 distinct=True,
-                on_notice=lambda notice: self._told.send(Message("notice", notice)),
+                on_notice=lambda notice: self._tell(Message("notice", notice)),
             )
         except FastpostError as error:
             failure = error
@@ -133,17 +137,18 @@ class Worker:
 
     def _batches(self) -> Iterator[Batch]:
         """Ask for portions, in the walk's thread."""
-        while True:
-            try:
-                self._portions.send(True)
-                portion = self._portions.recv_bytes()
-            except (EOFError, OSError):
-                return  # the parent is gone; `_count` meets it too
-            if not portion:
-                return
-            batch = Batch()
-            batch.uploads = unpacked(portion)
-            yield batch
+        portions = self._portions.makefile("rb")
+        try:
+            while True:
+                self._portions.sendall(b"?")
+                uploads = unpacked(portions)
+                if uploads is None:
+                    return
+                batch = Batch()
+                batch.uploads = uploads
+                yield batch
+        except (EOFError, OSError):
+            return  # the parent is gone; `_count` meets it too
 
     def _on_results(self, results: list[Attempt]) -> None:
         self._ended.extend([result.upload.number for result in results])
@@ -165,10 +170,14 @@ class Worker:
 
     def _count_now(self, kind: str, **more: Any) -> None:
         ended, self._ended = self._ended, array.array("Q")
-        self._told.send(Message(kind, cut=self._uploader.tally.cut(), ended=ended.tobytes(), **more))
+        self._tell(Message(kind, cut=self._uploader.tally.cut(), ended=ended.tobytes(), **more))
+
+    def _tell(self, message: Message) -> None:
+        pickle.dump(message, self._told, pickle.HIGHEST_PROTOCOL)
+        self._told.flush()
 
     def _stop(self) -> None:
-        self._told.send(Message("stopped"))
+        self._tell(Message("stopped"))
         self._uploader.stop(self._grace)
 
 

@@ -14,7 +14,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, Self
 
 import h2.config
@@ -84,7 +84,7 @@ class Peer:
     def answer(self, request: Request, status: int, body: bytes = b"", **fields: str) -> None:
         """Send a whole response; underscores in the names of fields become hyphens."""
         named = [(name.replace("_", "-"), value) for name, value in fields.items()]
-        with _unless_reset():
+        with self._unless_over():
             self.h2.send_headers(request.stream_id, [(":status", str(status)), *named], end_stream=not body)
             if body:
                 self.h2.send_data(request.stream_id, body, end_stream=True)
@@ -92,13 +92,13 @@ class Peer:
     def credit(self, request: Request, octets: int) -> None:
         """Let the client send that many octets more on the stream."""
         if octets and not (request.ended or request.refused or request.reset is not None):
-            with _unless_reset():
+            with self._unless_over():
                 self.h2.increment_flow_control_window(octets, request.stream_id)
 
     def reset(self, request: Request, error_code: int) -> None:
         """Send RST_STREAM."""
         request.refused = True
-        with _unless_reset():
+        with self._unless_over():
             self.h2.reset_stream(request.stream_id, error_code)
 
     def goaway(self, last_stream_id: int, error_code: int = 0) -> None:
@@ -112,6 +112,21 @@ class Peer:
         if abort:
             self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise _Dropped
+
+    @contextlib.contextmanager
+    def _unless_over(self) -> Iterator[None]:
+        """Leave out what a stream or connection can't take any more.
+
+        The client's RST_STREAM or GOAWAY may lie in octets that h2 has read but whose events come later. What the
+        client does wrong, h2 says while it reads.
+        """
+        try:
+            yield
+        except h2.exceptions.StreamClosedError:
+            pass
+        except h2.exceptions.ProtocolError:
+            if self.h2.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+                raise
 
     def flush(self) -> None:
         """Send what h2 has ready."""
@@ -213,15 +228,6 @@ class ScriptedServer:
                 peer.requests[event.stream_id].reset = event.error_code
             case h2.events.ConnectionTerminated():
                 raise _Dropped
-
-
-def _unless_reset() -> contextlib.AbstractContextManager[None]:
-    """Leave out what a stream can't take any more.
-
-    The client's RST_STREAM may lie in octets that h2 has read but whose events come later. What the client does
-    wrong, h2 says while it reads.
-    """
-    return contextlib.suppress(h2.exceptions.StreamClosedError)
 
 
 class _Dropped(Exception):
