@@ -64,6 +64,11 @@ class Growth:
         self._rest = _REST
         self._idle = 0
 
+    def limit(self, most: int) -> None:
+        """Never have more than that from now on."""
+        self._most = min(self._most, most)
+        self.wanted = min(self.wanted, self._most)
+
     def step(self, sample: Sample) -> int:
         """Take the next sample; returns the number of connections to have now."""
         if sample.live < self.wanted:
@@ -104,7 +109,7 @@ class Growth:
             if self._waits():
                 self._grow()
             return
-        self.wanted = number
+        self.wanted = min(number, self._most)
         self._resting = self._rest
         self._rest *= 2
 

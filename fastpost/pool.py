@@ -101,11 +101,12 @@ class Pool:
         self._responses_seen = 0
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
-        self._growth = (
-            growth.Growth(min(settings.concurrency, settings.most_connections))
-            if settings.connections == "auto"
-            else None
-        )
+        self._growth: growth.Growth | None = None
+        self._fixed = 1
+        if settings.connections == "auto":
+            self._growth = growth.Growth(min(settings.concurrency, settings.most_connections))
+        else:
+            self._fixed = settings.connections
         self._sampling: asyncio.TimerHandle | None = None
         #: The connection that found no descriptor though no file was open, and its count of such failures then.
         self._barren: tuple[Connection, int] | None = None
@@ -136,10 +137,7 @@ class Pool:
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
 
     def _wanted(self) -> int:
-        if self._growth is not None:
-            return self._growth.wanted
-        assert isinstance(self._settings.connections, int)
-        return self._settings.connections
+        return self._fixed if self._growth is None else self._growth.wanted
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -244,12 +242,32 @@ class Pool:
                 busy=sum(plane.open_streams > 0 for plane in live),
             )
         )
-        for plane in sorted(live, key=lambda plane: plane.open_streams)[: max(len(live) - wanted, 0)]:
-            plane.drain()
+        self._retire(live, wanted)
         if wanted != len(live):
-            for connection in self.connections:
-                connection.wake()  # those that drain hand back what they have not begun, and close when all is answered
             self._on_ready()
+
+    def _retire(self, live: list[DataPlane], wanted: int) -> None:
+        """Have those with the least open drain that are too many."""
+        if len(live) <= wanted:
+            return
+        for plane in sorted(live, key=lambda plane: plane.open_streams)[: len(live) - wanted]:
+            plane.drain()
+        for connection in self.connections:
+            connection.wake()  # those that drain hand back what they have not begun, and close when all is answered
+
+    def limit(self, concurrency: int, connections: int) -> bool:
+        """Have no more streams and connections than these from now on; `share_out` follows.
+
+        Returns whether it is so already: what is open is not cut off.
+        """
+        self.concurrency = min(self.concurrency, concurrency)
+        self._fixed = min(self._fixed, connections)
+        if self._growth is not None:
+            self._growth.limit(connections)
+        planes = [connection.session.plane for connection in self.connections]
+        self._retire([plane for plane in planes if not plane.draining], self._wanted())
+        streams = sum(plane.open_streams for plane in planes)
+        return streams <= concurrency and len(planes) + len(self._opening) <= connections
 
     def _measures(self, now: float) -> _Measures:
         planes = [connection.session.plane for connection in self.connections]

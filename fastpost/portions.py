@@ -1,19 +1,19 @@
 """Files for several processes, cut from one walk.
 
-Everybody gets a share of the first files, so that few large ones are spread from the beginning. After that a process
-beside the first one gets more only while it pays: handing a small file over costs as much as a tenth of uploading it,
-and where the server has the other cores one process more only takes time from it.
+Large files are spread from the beginning. Small ones go to the first process, which walks, while that keeps the cores
+busy together with the server: handing a file over costs as much as a tenth of uploading a small one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fastpost.cores import Room
     from fastpost.sources import Batch, Upload
 
 #: Files of a portion: a message costs some 100 µs on both sides, and what one process has is kept from the others.
@@ -26,8 +26,10 @@ _ALL: Final = 2**20
 _LARGE: Final = 64 * 2**10
 #: The part of a core that one more process must find idle, with small files: then it brings more than it costs.
 _IDLE: Final = 0.6
-#: With less than this idle, a process is one too many when others leave it less than the part above.
-_BUSY: Final = 0.2
+#: Looks in a row that must find it.
+_LOOKS: Final = 2
+#: Files of the first batch whose sizes are looked at.
+_SAMPLE: Final = 64
 
 
 class Portions:
@@ -37,21 +39,32 @@ class Portions:
         batches: the walk, iterated in whichever thread finds nothing left, never in two at a time.
         processes: how many will ask.
         arrived: called in that thread with each batch; returns what of it is to be uploaded.
+        spread: called in that thread when the first files are large, before any is handed out: all processes have a
+            share from then on.
     """
 
-    def __init__(self, batches: Iterable[Batch], processes: int, arrived: Callable[[Batch], list[Upload]]) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Batch],
+        processes: int,
+        arrived: Callable[[Batch], list[Upload]],
+        spread: Callable[[], None],
+    ) -> None:
         self._batches = iter(batches)
         self._processes = processes
         self._arrived = arrived
+        self._spread = spread
         #: In reverse: the next ones are at its end.
         self._left: list[Upload] = []
         #: First portions that their processes have not asked for yet, and who has none yet.
         self._kept: dict[int, list[Upload]] = {}
         self._owed = list(range(processes))
         self._gone: set[int] = set()
-        #: Processes beside the first one that get more.
-        self._welcome = 0
-        self._most = _MOST
+        self._begun = False
+        #: Processes beside the first one that get something.
+        self.welcome = 0
+        self._most = _ALL
+        self._idle_looks = 0
         self._walking = self._ended = self._stopped = False
         #: Guards all of that; never held during the walk, which may wait for a disk.
         self._news = threading.Condition()
@@ -76,22 +89,26 @@ class Portions:
                 self._walking = True
             self._walk_on()
 
-    def judge(self, mean: float | None, room: Room) -> None:
-        """Decide how many processes get more, by what was measured lately.
+    def worth(self, mean: float | None, idle: float) -> int:
+        """Return how many processes beside the first one are worth having; never fewer than there are.
 
         Args:
             mean: octets of an uploaded file; None: none has arrived in all the time.
-            room: what of the cores others leave to the run.
+            idle: cores that were idle since the last call.
         """
+        if mean is None or mean >= _LARGE:
+            return self._processes - 1
+        self._idle_looks = self._idle_looks + 1 if idle >= _IDLE else 0
+        return min(self.welcome + (self._idle_looks >= _LOOKS), self._processes - 1)
+
+    def admit(self, number: int, mean: float | None) -> None:
+        """Have so many processes beside the first one get files, in portions that befit their size (`worth`)."""
         with self._news:
-            if mean is None or mean >= _LARGE:
-                self._welcome = self._processes - 1
-            elif room.idle >= _IDLE:
-                self._welcome = min(self._welcome + 1, self._processes - 1)
-            elif room.idle < _BUSY and room.left < self._welcome + _IDLE:
-                self._welcome = max(self._welcome - 1, 0)
+            if number > self.welcome:
+                self._idle_looks = 0
+            self.welcome = number
             # What nobody else waits for needs no small portions.
-            self._most = int(max(min(_OCTETS / (mean or 1), _MOST), 1)) if self._welcome else _ALL
+            self._most = int(max(min(_OCTETS / (mean or 1), _MOST), 1)) if number else _ALL
             self._news.notify_all()
 
     def leave(self, process: int) -> None:
@@ -112,7 +129,7 @@ class Portions:
         if self._ended:
             # The first one stays until the others have what was kept for them, or are gone.
             return process > 0 or not self._kept
-        return (process <= self._welcome or process in self._owed) and (bool(self._left) or not self._walking)
+        return process <= self.welcome and (bool(self._left) or not self._walking)
 
     def _kept_for(self, process: int) -> int | None:
         orphans = self._gone if process == 0 else ()
@@ -129,15 +146,35 @@ class Portions:
             batch = next(self._batches, None)
             if batch is not None:
                 uploads = self._arrived(batch)
+                if uploads and not self._begun:
+                    self._begin(uploads)
         finally:
             with self._news:
                 self._walking = False
                 self._ended = uploads is None
                 self._left = (uploads or [])[::-1]
-                self._keep_first_portions()
+                if self.welcome:
+                    self._keep_first_portions()
                 self._news.notify_all()
 
+    def _begin(self, uploads: list[Upload]) -> None:
+        self._begun = True
+        mean = _mean(uploads[:: -(-len(uploads) // _SAMPLE)])
+        if mean >= _LARGE:
+            self._spread()
+            self.admit(self._processes - 1, mean)
+
     def _keep_first_portions(self) -> None:
+        """See to it that few large files don't all go to who asks first."""
         share = max(min(_MOST, -(-len(self._left) // self._processes)), 1)
         while self._owed and self._left:
             self._kept[self._owed.pop(0)] = self._cut(share)
+
+
+def _mean(uploads: list[Upload]) -> float:
+    """Return the mean of their sizes in octets; what can't be looked at counts as empty."""
+    octets = 0
+    for upload in uploads:
+        with contextlib.suppress(OSError):
+            octets += upload.size if upload.size >= 0 else os.stat(upload.file).st_size
+    return octets / len(uploads)

@@ -58,8 +58,9 @@ class Processes:
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self.tally = Tally()
         self.stopping = False
-        own, *self._shares = _shares(settings, count)
-        self._uploader = Uploader(own)
+        self._settings = settings
+        self._shares = _shares(settings, count)[1:]
+        self._uploader = Uploader(settings)
         self._workers: list[_Worker] = []
 
     @contextlib.contextmanager
@@ -91,6 +92,16 @@ class Processes:
         run = _Run(self, self._uploader, self._workers, batches, on_results, on_rejected, distinct, on_notice)
         await run.complete()
 
+    def limit(self, others: int) -> bool:
+        """Leave their shares of streams and connections to so many workers.
+
+        Returns whether they are free already: uploads that are under way end as they do.
+        """
+        shares = self._shares[:others]
+        connections = _most_connections(self._settings) - sum(_most_connections(share) for share in shares)
+        concurrency = self._settings.concurrency - sum(share.concurrency for share in shares)
+        return self._uploader.limit(concurrency, max(connections, 1))
+
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
         self.stopping = True
@@ -114,6 +125,10 @@ def _shares(settings: Settings, count: int) -> list[Settings]:
         )
         for index in range(count)
     ]
+
+
+def _most_connections(settings: Settings) -> int:
+    return settings.most_connections if settings.connections == "auto" else settings.connections
 
 
 def _part(whole: int, count: int, index: int) -> int:
@@ -260,8 +275,8 @@ class _Run:
         self._paths: set[int] | None = None if unique else set()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._portions = Portions(batches, 1 + len(workers), self._batch_arrived)
-        self._cores = Cores([one.pid for one in workers])
+        self._portions = Portions(batches, 1 + len(workers), self._batch_arrived, self._spread)
+        self._cores = Cores()
 
     async def complete(self) -> None:
         """Upload everything. Raises TargetUnreachable when no process had a connection, and what the walk raised."""
@@ -331,13 +346,22 @@ class _Run:
     def _measured(self) -> None:
         self._tally.measured((self._own, *(each.counts for each in self._workers)))
 
+    # --- how many share the work ----------------------------------------------------------------------------------
+
+    def _spread(self) -> None:
+        """All have a share from the beginning: this process's own is told to its run before its first files."""
+        self._call_soon(self._processes.limit, len(self._workers))
+
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
+        wanted = 0
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            self._portions.judge(mean, self._cores.room())
+            wanted = max(wanted, self._portions.worth(mean, self._cores.idle()))
+            if wanted == self._portions.welcome or self._processes.limit(wanted):
+                self._portions.admit(wanted, mean)
 
     # --- files out, in the workers' threads -----------------------------------------------------------------------
 

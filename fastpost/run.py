@@ -173,6 +173,12 @@ class Run:
         if self._elsewhere is not None:
             self._elsewhere.pause(paused)
 
+    def limit(self, concurrency: int, connections: int) -> bool:
+        """Have no more streams and connections than these from now on. Returns whether it is so already."""
+        within = self._pool.limit(concurrency, connections)
+        self._connections_changed()
+        return within
+
     def stop(self, grace: float) -> None:
         """Begin nothing new; reset what is left after `grace` seconds, at once when called again."""
         if self._elsewhere is not None:

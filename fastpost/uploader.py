@@ -95,6 +95,13 @@ class Uploader:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    def limit(self, concurrency: int, connections: int) -> bool:
+        """Have the present run use no more streams and connections than these from now on.
+
+        Returns whether it uses no more already: uploads that are under way end as they do.
+        """
+        return self._run is None or self._run.limit(concurrency, connections)
+
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within `grace` seconds. A second call stops at once."""
         if self._run is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from fastpost import errors
 from fastpost._table import Attempt
 from fastpost.config import Settings
-from fastpost.cores import Cores, Room, Used, _used_by, busy, room
+from fastpost.cores import Cores, busy, idle
 from fastpost.errors import FastpostError, HttpStatus, NotProcessed, ProtocolViolation, Reaction, StreamReset
 from fastpost.portions import Portions
 from fastpost.processes import _shares
@@ -35,23 +34,31 @@ def walk(sizes: list[int]) -> Iterator[Batch]:
         yield batch
 
 
-ROOM = Room(left=8.0, idle=8.0)
-FULL = Room(left=1.1, idle=0.1)
-
-
 def names(portion: list[Upload] | None) -> list[bytes]:
     return [upload.name for upload in portion or ()]
 
 
-@given(st.lists(st.integers(0, 700), max_size=6), st.integers(2, 4))
-def test_portions_hold_every_upload_once(sizes: list[int], processes: int) -> None:
-    portions = Portions(walk(sizes), processes, lambda batch: batch.uploads)
-    portions.judge(None, ROOM)
+def cut(sizes: list[int], processes: int, octets: int = 4096, spread: Callable[[], None] = lambda: None) -> Portions:
+    """Portions of a walk that finds batches of so many files of so many octets."""
+
+    def arrived(batch: Batch) -> list[Upload]:
+        for upload in batch.uploads:
+            upload.size = octets
+        return batch.uploads
+
+    return Portions(walk(sizes), processes, arrived, spread)
+
+
+@given(st.lists(st.integers(0, 700), max_size=6), st.integers(2, 4), st.sampled_from([0, 2**20]), st.booleans())
+def test_portions_hold_every_upload_once(sizes: list[int], processes: int, octets: int, admitted: bool) -> None:
+    portions = cut(sizes, processes, octets)
+    if admitted:
+        portions.admit(processes - 1, octets)
     taken: list[bytes] = []
 
     def ask(process: int) -> None:
         while (portion := portions.take(process)) is not None:
-            assert 1 <= len(portion) <= 128
+            assert 1 <= len(portion) <= (128 if admitted or octets else 700)
             taken.extend(names(portion))
 
     threads = [threading.Thread(target=ask, args=(process,)) for process in range(processes)]
@@ -63,19 +70,31 @@ def test_portions_hold_every_upload_once(sizes: list[int], processes: int) -> No
     assert sorted(taken) == sorted(b"%d" % number for number in range(sum(sizes)))
 
 
-def test_few_uploads_are_divided_evenly_whoever_asks_first() -> None:
-    portions = Portions(walk([8]), 2, lambda batch: batch.uploads)
+def test_few_large_files_are_divided_evenly_whoever_asks_first() -> None:
+    spread: list[str] = []
+    portions = cut([8], 2, 2**20, lambda: spread.append("spread"))
     assert names(portions.take(0)) == [b"0", b"1", b"2", b"3"]
     assert names(portions.take(1)) == [b"4", b"5", b"6", b"7"]
+    assert spread == ["spread"], "once, before anything was handed out"
 
 
-def test_single_uploads_are_divided_too() -> None:
-    portions = Portions(walk([1, 1, 0, 1]), 3, lambda batch: batch.uploads)
-    assert [names(portions.take(process)) for process in (1, 0, 2)] == [[b"1"], [b"0"], [b"2"]]
+def test_large_files_that_are_found_one_by_one_are_divided_too() -> None:
+    portions = cut([1, 1, 0, 1], 3, 2**20)
+    assert [names(portions.take(process)) for process in (0, 1, 2)] == [[b"0"], [b"1"], [b"2"]]
+
+
+def test_sizes_are_looked_up_where_they_are_not_known(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(200_000))
+    batch = Batch()
+    batch.uploads = [Upload(os.fsencode(tmp_path / name), name.encode()) for name in ("large", "gone")]
+    spread: list[str] = []
+    portions = Portions([batch], 2, lambda batch: batch.uploads, lambda: spread.append("spread"))
+    assert names(portions.take(0)) == [b"large"]
+    assert spread
 
 
 def test_what_is_kept_for_a_process_that_is_gone_is_for_the_first_one() -> None:
-    portions = Portions(walk([2]), 2, lambda batch: batch.uploads)
+    portions = cut([2], 2, 2**20)
     assert names(portions.take(0)) == [b"0"]
     portions.leave(1)
     assert names(portions.take(0)) == [b"1"]
@@ -83,7 +102,7 @@ def test_what_is_kept_for_a_process_that_is_gone_is_for_the_first_one() -> None:
 
 
 def test_the_first_one_stays_until_the_others_have_what_is_kept_for_them() -> None:
-    portions = Portions(walk([2]), 2, lambda batch: batch.uploads)
+    portions = cut([2], 2, 2**20)
     assert names(portions.take(0)) == [b"0"]
     with answer(portions, 0) as answered:
         assert not answered
@@ -91,52 +110,49 @@ def test_the_first_one_stays_until_the_others_have_what_is_kept_for_them() -> No
     assert answered == [None]
 
 
-def test_small_uploads_go_to_one_process_while_the_cores_are_busy() -> None:
-    portions = Portions(walk([1000, 1000]), 2, lambda batch: batch.uploads)
-    portions.judge(4096, FULL)
-    assert [len(portions.take(process) or ()) for process in (1, 0)] == [128, 128]
+def test_small_files_are_the_first_ones_alone_a_batch_at_a_time() -> None:
+    portions = cut([1000, 1000], 2)
     with answer(portions, 1) as answered:
-        assert len(portions.take(0) or ()) == 744, "alone it takes the rest of the batch at once"
+        assert len(portions.take(0) or ()) == 1000
         assert len(portions.take(0) or ()) == 1000
         assert not answered
         assert portions.take(0) is None
     assert answered == [None], "the end is told to those that wait"
 
 
-@pytest.mark.parametrize(
-    ("mean", "room"), [(4096, ROOM), (2**20, FULL), (None, FULL)], ids=["idle cores", "large files", "none has arrived"]
-)
-def test_another_process_gets_more_where_it_pays(mean: float | None, room: Room) -> None:
-    portions = Portions(walk([1000]), 2, lambda batch: batch.uploads)
-    portions.judge(4096, FULL)
-    for process in (0, 1):
-        portions.take(process)
+def test_one_that_is_admitted_gets_portions() -> None:
+    portions = cut([1000], 2)
     with answer(portions, 1) as answered:
-        portions.judge(mean, room)
-    assert len(answered[0] or ()) in (64, 128)
+        portions.admit(1, 4096)
+    assert len(answered[0] or ()) == 128
+    assert len(portions.take(0) or ()) == 128
 
 
-def test_processes_are_added_one_by_one_and_taken_back_when_others_need_the_cores() -> None:
-    portions = Portions(walk([]), 4, lambda batch: batch.uploads)
-    welcome = []
-    for left, idle in ((8, 8), (4, 2), (4, 0.5), (4, 0), (2.5, 0), (2.5, 0), (0.5, 0)):
-        portions.judge(4096, Room(left, idle))
-        welcome.append(portions._welcome)
-    assert welcome == [1, 2, 2, 2, 1, 1, 0]
+@pytest.mark.parametrize("mean", [2**20, None], ids=["large files", "none has arrived"])
+def test_all_processes_are_worth_having_for_large_files(mean: float | None) -> None:
+    assert cut([], 4).worth(mean, 0.0) == 3
+
+
+def test_processes_are_worth_having_one_by_one_for_small_files_where_a_core_stays_idle() -> None:
+    portions = cut([], 3)
+    worth = []
+    for idle_cores in (0.1, 0.9, 0.3, 0.9, 0.9, 0.9, 0.9, 0.9, 0.0):
+        worth.append(portions.worth(4096, idle_cores))
+        portions.admit(worth[-1], 4096)
+    assert worth == [0, 0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_portions_of_huge_files_are_small() -> None:
-    portions = Portions(walk([1000]), 2, lambda batch: batch.uploads)
-    portions.judge(2**30, FULL)
+    portions = cut([1000], 2)
+    portions.admit(1, 2**30)
     for process in (0, 1):
         portions.take(process)
     assert len(portions.take(0) or ()) == 1
 
 
 def test_a_stop_is_told_to_those_that_wait() -> None:
-    portions = Portions(walk([1000]), 2, lambda batch: batch.uploads)
+    portions = cut([1000], 2)
     portions.take(0)
-    portions.take(1)
     with answer(portions, 1) as answered:
         portions.stop()
     assert answered == [None]
@@ -148,9 +164,8 @@ def test_a_walk_that_fails_says_so_once_and_ends_the_others() -> None:
         yield from walk([2])
         raise OSError("gone")
 
-    portions = Portions(broken(), 2, lambda batch: batch.uploads)
-    assert names(portions.take(1)) == [b"1"]
-    assert names(portions.take(0)) == [b"0"]
+    portions = Portions(broken(), 2, lambda batch: batch.uploads, lambda: None)
+    assert names(portions.take(0)) == [b"0", b"1"]
     with pytest.raises(OSError, match="gone"):
         portions.take(0)
     assert portions.take(1) is None
@@ -167,13 +182,12 @@ def answer(portions: Portions, process: int) -> Iterator[list[list[Upload] | Non
     assert not thread.is_alive()
 
 
-def test_the_cores_of_others_are_what_is_busy_and_not_ours() -> None:
-    before = Used(at=10.0, all=100.0, ours=5.0)
-    assert room(2, before, Used(11.0, 101.5, 6.0)) == Room(left=1.5, idle=0.5)
-    assert room(2, before, Used(11.0, 102.5, 5.0)) == Room(left=0.0, idle=0.0)
-    assert room(2, before, Used(11.0, 100.0, 6.5)) == Room(left=2.0, idle=2.0), "clocks of several grains"
-    assert room(2, None, Used(11.0, 101.0, 6.0)) == Room(2.0, 2.0)
-    assert room(2, before, before) == Room(2.0, 2.0)
+def test_cores_are_idle_as_far_as_they_are_not_busy() -> None:
+    before = (10.0, 100.0)
+    assert idle(2, before, (11.0, 101.5)) == 0.5
+    assert idle(2, before, (11.0, 102.5)) == 0.0, "clocks of several grains"
+    assert idle(2, None, (11.0, 101.0)) == 2.0, "where nobody can tell"
+    assert idle(2, before, before) == 2.0
 
 
 def test_only_allowed_cores_count() -> None:
@@ -189,20 +203,11 @@ def test_only_allowed_cores_count() -> None:
 
 
 def test_a_process_that_spins_is_seen() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
-        others, ours = Cores(), Cores([spinning.pid])
-        until_busy(spinning.pid, 0.3)
-        as_others, as_ours = others.room(), ours.room()
-        spinning.kill()
-    assert as_ours.left > as_others.left
-
-
-def until_busy(pid: int, seconds: float) -> None:
-    begun = _used_by(pid)
-    deadline = time.monotonic() + 60
-    while _used_by(pid) < begun + seconds:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    cores = Cores()
+    deadline = time.process_time() + 0.3
+    while time.process_time() < deadline:
+        pass
+    assert cores.idle() < len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("connections", ["auto", 3, 8])

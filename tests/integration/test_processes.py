@@ -18,15 +18,16 @@ import pytest
 from . import command
 from .scripted import Peer, Request, Script, ScriptedServer
 
-FILES = 300
+FILES = 100
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """Files that are large enough to be spread from the beginning."""
     for number in range(FILES):
         place = tmp_path / f"{number % 7}"
         place.mkdir(exist_ok=True)
-        (place / f"{number:03}.bin").write_bytes(b"%03d" % number * (number + 1))
+        (place / f"{number:03}.bin").write_bytes(b"%03d" % number * (25_000 + number))
     return tmp_path
 
 
@@ -59,22 +60,30 @@ def test_few_files_are_shared_out_too(tmp_path: Path) -> None:
     assert sorted(shares.count(number) for number in set(shares)) == [2, 2]
 
 
+class Counting(Script):
+    """Counts the uploads in flight; takes 10 ms for each of the first ones, so that cores are idle."""
+
+    def __init__(self, slow: int = 0) -> None:
+        self.most = 0
+        self._in_flight = 0
+        self._slow = slow
+        self._lock = threading.Lock()
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        with self._lock:
+            self._in_flight += 1
+            self.most = max(self.most, self._in_flight)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if self._slow > 0:
+            time.sleep(0.01)
+        with self._lock:
+            self._slow -= 1
+            self._in_flight -= 1
+        peer.answer(request, 201)
+
+
 def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> None:
-    class Counting(Script):
-        def __init__(self) -> None:
-            self.lock = threading.Lock()
-            self.in_flight = self.most = 0
-
-        def requested(self, peer: Peer, request: Request) -> None:
-            with self.lock:
-                self.in_flight += 1
-                self.most = max(self.most, self.in_flight)
-
-        def completed(self, peer: Peer, request: Request) -> None:
-            with self.lock:
-                self.in_flight -= 1
-            peer.answer(request, 201)
-
     script = Counting()
     with ScriptedServer(script) as server:
         options = ("--processes", "2", "--connections", "3", "--concurrency", "7")
@@ -82,6 +91,19 @@ def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> 
     assert run.code == 0
     assert run.report["connections"] == server.connections == 3
     assert 2 <= script.most <= 7
+
+
+def test_small_files_are_shared_once_cores_are_seen_to_be_idle(tmp_path: Path) -> None:
+    for number in range(5000):
+        (tmp_path / f"{number}").write_bytes(b"%d" % number)
+    script = Counting(slow=200)
+    with ScriptedServer(script) as server:
+        options = ("--processes", "2", "--connections", "2", "--concurrency", "8")
+        run = command.upload(tmp_path, "--to", server.url, *options)
+    assert run.code == 0
+    assert run.files["ok"] == len(server.requests) == 5000
+    assert server.connections == 3, "two of the first process, which leaves one of them to the second"
+    assert script.most <= 8
 
 
 def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
