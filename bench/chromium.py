@@ -21,11 +21,13 @@ from typing import Any, Final
 #: Seconds until the browser must have answered, and until it must have ended.
 _ANSWERS: Final = 60.0
 _ENDS: Final = 10.0
+#: Of the window, in CSS pixels.
+_HEIGHT: Final = 900
 #: Where the browser reads commands, and where it writes answers and events.
 _COMMANDS, _EVENTS = 3, 4
 _OPTIONS: Final = (
     "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--disable-lcd-text",
 )  # fmt: skip
 
 
@@ -117,20 +119,19 @@ class Page:
                 result: dict[str, Any] = message["result"]
                 return result
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, *, dark: bool = False, scale: float = 1.0) -> None:
-        """Open a file in a window of so many CSS pixels; returns when it has loaded."""
-        self.resize(width, height, scale)
+    def open(self, path: Path, width: int = 1280, *, dark: bool = False) -> None:
+        """Open a file in a window so many CSS pixels wide; returns when it has loaded."""
+        self.resize(width)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait("Page.loadEventFired")
 
-    def resize(self, width: int, height: int, scale: float = 1.0) -> None:
-        """Give the window another size."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
-        )
+    def resize(self, width: int) -> None:
+        """Give the window another width."""
+        size = {"width": width, "height": _HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def wait(self, method: str) -> None:
         """Return when an event has come. Raises TimeoutError."""
@@ -144,10 +145,10 @@ class Page:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
 
-    def png(self, *, whole: bool = False, clip: Mapping[str, float] | None = None) -> bytes:
-        """Return a picture of the window, of the whole page, or of a part of it (x, y, width, height)."""
-        part = {} if clip is None else {"clip": {**clip, "scale": 1}}
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole or bool(part), **part)
+    def png(self, clip: Mapping[str, float], scale: float = 1.0) -> bytes:
+        """Return a picture of a part of the page (x, y, width, height in CSS pixels), larger or smaller by `scale`."""
+        part = {**clip, "scale": scale}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=part)
         return base64.b64decode(shot["data"])
 
     def pdf(self) -> bytes:
