@@ -174,8 +174,9 @@ def _over_time(seconds: Sequence[Row], read: Callable[[Row], float]) -> list[tup
 
 
 def _at(row: Row) -> float:
-    # A timer is late by some milliseconds, and measurements are laid over each other.
-    return round(row.at + row.seconds, 1)
+    # A timer is late by some milliseconds, and measurements are laid over each other. Not all are that long.
+    end = row.at + row.seconds
+    return round(end, 1 if end >= 1 else 4)
 
 
 def _uploads(seconds: Sequence[Row], rate: float | None) -> Chart:

@@ -48,8 +48,8 @@ def _key_figures(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     latency, uploads = one["latency_ms"], one["uploads"]
     yield "uploads/s", f"{uploads['rate']:,.0f}"
     yield "MB/s", f"{one['bytes']['rate'] / 1e6:,.1f}"
-    yield "p50", f"{ms(latency['p50'])} ms"
-    yield "p99", f"{ms(latency['p99'])} ms"
+    yield "p50, ms", ms(latency["p50"])
+    yield "p99, ms", ms(latency["p99"])
     yield "failed", f"{uploads['failed']:,}"
 
 

@@ -154,6 +154,11 @@ def test_a_sliver_at_the_end_belongs_to_the_row_before_it() -> None:
     assert [(row.at, row.seconds) for row in rows] == [(0.0, 1.0), (1.0, pytest.approx(1.001))]
 
 
+def test_a_run_of_a_moment_is_drawn_over_that_moment() -> None:
+    (uploads,) = charts(report(measured(seconds=(0.0162,))))["Uploads a second, over time"]["lines"]
+    assert uploads["points"] == [[0.0162, pytest.approx(1000, rel=0.02)]]
+
+
 def test_a_long_run_has_no_more_points_than_can_be_told_apart() -> None:
     rows = bench_charts.rows(measured(rate=1, seconds=[1.0] * 1200))
     assert len(rows) == 240

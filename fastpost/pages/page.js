@@ -47,7 +47,7 @@
     const name = { name: x };
     if (kind === "names") return axis({ ...name, type: "category", data: [...new Set(values(lines, 0))] });
     const most = Math.max(...values(lines, 0));
-    if (kind === "seconds") return axis({ ...name, type: "value", min: 0, max: Math.ceil(most) });
+    if (kind === "seconds") return axis({ ...name, type: "value", min: 0, max: most < 1 ? most : Math.ceil(most) });
     if (kind === "percentiles") {
       const ticks = [2];
       for (let tick = 10; tick < most / 5; tick *= 10) ticks.push(tick);
