@@ -77,7 +77,7 @@ class BenchRun:
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._files:
             uvloop.run(self._measure())
-            report = self._made(began) if self._done else None
+            report = self._figures(began) if self._done else None
             if report is not None:
                 self._files.page(report)
         return self._report(report)
@@ -139,7 +139,7 @@ class BenchRun:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def _made(self, began: str) -> dict[str, Any]:
+    def _figures(self, began: str) -> dict[str, Any]:
         report = bench_report.report(self._done, self._load, began)
         report["thresholds"] = thresholds.judged(self._fail_if, report["measurements"])
         return report
