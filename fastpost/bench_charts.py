@@ -32,7 +32,7 @@ _SECONDS: Final = "seconds"
 
 
 def setting(one: Measured) -> Setting:
-    """Return what tells a measurement from those of other settings: processes, connections, concurrency."""
+    """Return what tells a measurement, or a knee, from those of other settings: processes, connections, concurrency."""
     return one.get("processes", 1), one["connections"], one["concurrency"]
 
 
@@ -61,12 +61,10 @@ def sweep(report: Mapping[str, Any]) -> list[Chart]:
     place = next((place for place in (2, 1, 0) if len({key[place] for key in groups}) > 1), None)
     if place is None:
         return []
-    lines = {_rest(key, place) for key in groups}
     knee = report["knee"]
     mark: tuple[X, str] | None = None
     if knee is not None:
-        where = f" on {connections(knee['connections'])}" if len(lines) > 1 else ""
-        mark = float(knee["concurrency"]), f"knee: {knee['concurrency']:,}{where}"
+        mark = float(knee["concurrency"]), f"knee: {in_words(setting(knee), list(groups))}"
     return [
         _against(groups, place, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"])),
         _against(groups, place, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"])),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import bench_charts
-from fastpost.bench_report import connections
 from fastpost.bench_text import chosen, load, ms, rows
 from fastpost.page import Page, number
 
@@ -64,9 +63,10 @@ def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> 
     if one["limited_by"]:
         page.paragraph(f"What was the limit: {one['limited_by']['sentence']}.")
     if (knee := report["knee"]) is not None:
+        at = bench_charts.in_words(bench_charts.setting(knee), list(bench_charts.grouped(report["measurements"])))
         page.paragraph(
-            f"The knee is at {knee['concurrency']:,} in flight on {connections(knee['connections'])}: the fewest that "
-            f"reach 95 % of the best rate, {knee['rate']:,.0f} uploads/s. More of them only wait longer."
+            f"The knee is at {at}: the fewest that reach 95 % of the best rate, {knee['rate']:,.0f} uploads/s. "
+            "More of them only wait longer."
         )
     page.paragraph(_LOOPS[report["load"]["loop"]])
 

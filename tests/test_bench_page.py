@@ -72,8 +72,8 @@ def test_a_sweep_shows_rate_and_p99_with_the_knee() -> None:
     drawn = charts(made)
     (rate,) = drawn["Uploads a second"]["lines"]
     assert rate["points"] == [[1, 301], [10, 991], [100, 1001]]
-    assert drawn["Uploads a second"]["mark"] == drawn["p99 of latency, ms"]["mark"] == [10, "knee: 10"]
-    assert "The knee is at 10 in flight on 1 connection" in seen(made).words
+    assert drawn["Uploads a second"]["mark"] == drawn["p99 of latency, ms"]["mark"] == [10, "knee: 10 in flight"]
+    assert "The knee is at 10 in flight: the fewest" in seen(made).words
     assert {line["name"] for line in drawn["Uploads a second, over time"]["lines"]} == {"went well"}
 
 
@@ -81,7 +81,7 @@ def test_a_sweep_of_connections_too_has_a_line_for_each() -> None:
     made = sweep((1, 1, 300), (1, 50, 800), (4, 1, 300), (4, 50, 1000))
     drawn = charts(made)
     assert [line["name"] for line in drawn["Uploads a second"]["lines"]] == ["1 connection", "4 connections"]
-    assert drawn["Uploads a second"]["mark"][1] == "knee: 50 on 4 connections"
+    assert drawn["Uploads a second"]["mark"][1] == "knee: 50 in flight, 4 connections"
 
 
 def test_a_sweep_of_connections_alone_has_them_across() -> None:

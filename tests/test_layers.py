@@ -90,7 +90,7 @@ ARROWS = {
     "probe_text": "report",
     "page": "report",
     "bench_charts": "page bench_text bench_report timeline causes hdr",
-    "bench_page": "bench_charts page bench_text bench_report",
+    "bench_page": "bench_charts page bench_text",
     "compare_page": "page compare_text",
     "bench_files": "bench_page measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
