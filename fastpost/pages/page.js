@@ -87,7 +87,7 @@
     symbol: "none", silent: true, data: [{ xAxis: typeof x === "string" ? x : Number(x) }],
     lineStyle: { color: "var(--ink)", type: "dashed", width: 1.5 },
     label: {
-      show: words !== "", formatter: words, color: "var(--ink)", position: "end", distance: 2,
+      show: words !== "", formatter: words, color: "var(--ink)", position: "end", distance: 8,
       align: later ? "right" : "left",
     },
   });
@@ -187,7 +187,7 @@
         show: top > 0, top: 0, left: 0, data: named(chart), ...(chart.stacked && { icon: "rect" }),
         textStyle: { color: "var(--ink)" }, itemWidth: 32, itemGap: 10, inactiveColor: "var(--rule)",
       },
-      grid: { left: 12, right: 24, top: top + 18, bottom: 34, containLabel: true },
+      grid: { left: 12, right: 24, top: top + 26, bottom: 34, containLabel: true },
     };
     if (chart.axis === "changes") return changes(chart, frame);
     return {
