@@ -1,5 +1,6 @@
 # Everything runs in .venv, which is set up once and again when its inputs change.
-#   make demo | test | lint | bench | compare | curves | instructions | soak | fuzz [SECONDS=60] | sanitize | audit | clean
+#   make demo | test | lint | bench | compare | curves | instructions | soak | fuzz [SECONDS=60] | sanitize | audit | echarts
+#   make screenshot | clean
 #   ARGS='…' goes to pytest, the comparison, the soak or the count; PYTHON=python3.12 chooses the interpreter of a new .venv.
 
 PYTHON ?= python3
@@ -10,7 +11,8 @@ BUILD_REQUIRES := $(shell sed -n '/^requires = /{s/.*\[\(.*\)\]/\1/;s/", "/" "/g
 SANITIZED := build/sanitize
 NEEDED := Debian, Ubuntu: apt install gcc make python3-dev python3-venv
 
-.PHONY: demo test lint bench compare curves instructions soak fuzz sanitize audit clean
+.PHONY: demo test lint bench compare curves instructions soak fuzz sanitize audit echarts \
+  screenshot clean
 
 # 4,096 small files and three large ones go to the embedded server.
 demo: .venv/.built
@@ -66,6 +68,14 @@ sanitize: .venv/.dev
 # Known vulnerabilities of what fastpost loads, by PyPI.
 audit: .venv/.dev
 	@$(BIN)/python .ci/audit.py
+
+# What draws the charts of --html, fetched from npm: the same as here? VERSION=6.2.0 takes that one instead.
+echarts:
+	.ci/echarts $(VERSION)
+
+# docs/bench-page.png, drawn anew from a sweep of the embedded server. Needs Chromium.
+screenshot: .venv/.dev
+	$(BIN)/python -m bench.screenshot
 
 clean:
 	rm -rf .venv build dist .benchmarks *.egg-info fastpost/_*.so fastpost/_*.c

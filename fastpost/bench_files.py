@@ -1,4 +1,4 @@
-"""What a benchmark writes while it runs: uploads (NDJSON), seconds (CSV), intervals (an HdrHistogram log)."""
+"""What a benchmark writes: uploads (NDJSON), seconds (CSV), intervals (an HdrHistogram log), in the end a page."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Paths(NamedTuple):
     log: str | None = None
     csv: str | None = None
     hdr_log: str | None = None
+    html: str | None = None
 
 
 class Files:
@@ -43,6 +44,7 @@ class Files:
         self._log: TextIO | None = None
         self._csv: Any = None
         self._hdr: hdr.Log | None = None
+        self._html: TextIO | None = None
 
     def __enter__(self) -> Files:
         with contextlib.ExitStack() as stack:
@@ -53,6 +55,8 @@ class Files:
                 self._csv.writerow((*_KEY, *_COLUMNS, *(f"blocked_{cause}_s" for cause in causes.CAUSES)))
             if self._paths.hdr_log is not None:
                 self._hdr = hdr.Log(stack.enter_context(open(self._paths.hdr_log, "w", encoding="ascii")))
+            if self._paths.html is not None:
+                self._html = stack.enter_context(open(self._paths.html, "w", encoding="utf-8"))
             self._open = stack.pop_all()
         return self
 
@@ -97,6 +101,15 @@ class Files:
             settings = one.plan.settings
             with self._kept(self._paths.hdr_log):
                 self._hdr.comment(f"connections {settings.connections}, concurrency {settings.concurrency}, run {run}")
+
+    def page(self, report: dict[str, Any]) -> None:
+        """Write the page of the whole benchmark."""
+        if self._html is not None:
+            from fastpost import bench_page
+
+            with self._kept(self._paths.html):
+                self._html.write(bench_page.drawn(report))
+                self._html.flush()
 
     @contextlib.contextmanager
     def _kept(self, path: str | None) -> Any:

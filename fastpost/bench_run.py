@@ -77,7 +77,10 @@ class BenchRun:
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._files:
             uvloop.run(self._measure())
-        return self._report(began)
+            report = self._figures(began) if self._done else None
+            if report is not None:
+                self._files.page(report)
+        return self._report(report)
 
     # --- the measurements ---------------------------------------------------------------------------------------------
 
@@ -136,11 +139,14 @@ class BenchRun:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def _report(self, began: str) -> int:
+    def _figures(self, began: str) -> dict[str, Any]:
+        report = bench_report.report(self._done, self._load, began)
+        report["thresholds"] = thresholds.judged(self._fail_if, report["measurements"])
+        return report
+
+    def _report(self, report: dict[str, Any] | None) -> int:
         code = Exit.OK
-        if self._done:
-            report = bench_report.report(self._done, self._load, began)
-            report["thresholds"] = thresholds.judged(self._fail_if, report["measurements"])
+        if report is not None:
             self._print(report)
             if any(one["uploads"]["failed"] for one in report["measurements"]):
                 code = Exit.SOME_FAILED

@@ -12,7 +12,7 @@ from fastpost.bench_report import connections
 from fastpost.report import octets_text, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -36,23 +36,30 @@ def drawn(report: dict[str, Any], console: Console) -> str:
             console.print(_table(measurements))
             if report["knee"] is not None:
                 console.print(_knee(report["knee"]), soft_wrap=True)
-        chosen = _chosen(report)
-        for line in _lines(chosen):
-            console.print(line, soft_wrap=True)
-        if chosen["uploads"]["ok"]:
-            console.print(_histogram(chosen))
+        one = chosen(report)
+        for label, text in (*rows(one), ("by second", _sparkline(one["timeline"]))):
+            if text:
+                console.print(f"{label:<12}{safe(text)}", soft_wrap=True)
+        if one["uploads"]["ok"]:
+            console.print(_histogram(one))
     return captured.get()
 
 
 def _heading(report: dict[str, Any]) -> str:
-    load = report["load"]
-    what = f"files of {load['from']}" if load["from"] else f"{load['size']} each"
+    target = f"{report['method']} {safe(report['target'])}"
+    return f"{'target':<12}{target}\n{'load':<12}{safe(load(report))}"
+
+
+def load(report: Mapping[str, Any]) -> str:
+    """Return in words what was uploaded, in which kind of loop."""
+    asked = report["load"]
+    what = f"files of {asked['from']}" if asked["from"] else f"{asked['size']} each"
     kind = (
-        f"open loop, {load['rate']:,g} uploads/s, latency from the scheduled moment"
-        if load["loop"] == "open"
+        f"open loop, {asked['rate']:,g} uploads/s, latency from the scheduled moment"
+        if asked["loop"] == "open"
         else "closed loop, latency from each upload's own start"
     )
-    return f"{'target':<12}{report['method']} {safe(report['target'])}\n{'load':<12}{safe(what)} · {kind}"
+    return f"{what} · {kind}"
 
 
 def _table(measurements: Sequence[dict[str, Any]]) -> Table:
@@ -71,7 +78,7 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
             str(one["run"]),
             f"{one['uploads']['rate']:,.0f}",
             f"{one['bytes']['rate'] / 1e6:,.1f}",
-            *(_ms(latency[name]) for name in ("p50", "p99", "max")),
+            *(ms(latency[name]) for name in ("p50", "p99", "max")),
             f"{one['uploads']['failed']:,}",
             "lower bound" if one["client"]["lower_bound"] else "",
         )
@@ -85,7 +92,7 @@ def _knee(knee: dict[str, Any]) -> str:
     )
 
 
-def _chosen(report: dict[str, Any]) -> dict[str, Any]:
+def chosen(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the measurement to tell all of: the knee's, else the one with the best rate."""
     measurements: list[dict[str, Any]] = report["measurements"]
     knee = report["knee"]
@@ -95,18 +102,19 @@ def _chosen(report: dict[str, Any]) -> dict[str, Any]:
     return max(measurements, key=lambda one: float(one["uploads"]["rate"]))
 
 
-def _lines(one: dict[str, Any]) -> list[str]:
+def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what there is to know of a measurement, by names; a row without one goes on with the row before it."""
     uploads, octets = one["uploads"], one["bytes"]
     counted = f"{uploads['ok']:,} ok · {uploads['failed']:,} failed"
     if uploads["dropped"]:
         counted += f" · {uploads['dropped']:,} dropped (--max-in-flight)"
-    rows = [
+    told = [
         ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}"),
         ("uploads", f"{counted} in {one['seconds']:,.2f} s"),
         ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
         ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),
-        ("latency", _percentiles(one["latency_ms"])),
-        ("response", _percentiles(one["response_ms"]) + " (from the last octet sent)"),
+        ("latency", percentiles(one["latency_ms"])),
+        ("response", percentiles(one["response_ms"]) + " (from the last octet sent)"),
         ("status", " · ".join(f"{status} × {count:,}" for status, count in one["status"].items())),
         ("errors", " · ".join(f"{error} × {count:,}" for error, count in one["errors"].items())),
         *(("", f"  {cause}: {message}") for cause, message in one["examples"].items()),
@@ -115,21 +123,22 @@ def _lines(one: dict[str, Any]) -> list[str]:
         ("limit", one["limited_by"]["sentence"] if one["limited_by"] else ""),
         ("fairness", f"{one['fairness']['jain']:.4f} (Jain's index)" if one["fairness"]["jain"] is not None else ""),
         ("client", one["client"]["sentence"] or f"{one['client']['busy']:.0%} of a core"),
-        ("by second", _sparkline([row["ok"] / row["seconds"] for row in one["timeline"]])),
     ]
     attempts = one["attempts"]
     if any(attempts.values()):
-        rows.insert(7, ("repeated", f"{attempts['retried']:,} retried · {attempts['replayed']:,} replayed"))
-    return [f"{label:<12}{safe(text)}" for label, text in rows if text]
+        told.insert(7, ("repeated", f"{attempts['retried']:,} retried · {attempts['replayed']:,} replayed"))
+    return [(label, text) for label, text in told if text]
 
 
-def _percentiles(values: dict[str, float | None]) -> str:
+def percentiles(values: Mapping[str, float | None]) -> str:
+    """Return latencies in one line."""
     if values["max"] is None:
         return "nothing ended"
-    return " · ".join(f"{_NAMES.get(name, name)} {_ms(value)}" for name, value in values.items()) + " ms"
+    return " · ".join(f"{_NAMES.get(name, name)} {ms(value)}" for name, value in values.items()) + " ms"
 
 
-def _ms(value: float | None) -> str:
+def ms(value: float | None) -> str:
+    """Return milliseconds in as many digits as they are worth."""
     if value is None:
         return "–"
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
@@ -148,8 +157,9 @@ def _waited(blocked: dict[str, float]) -> str:
     return " · ".join(f"{cause.replace('_', ' ')} {share:.0%}" for share, cause in parts if share >= _SHOWN)
 
 
-def _sparkline(rates: Sequence[float]) -> str:
+def _sparkline(timeline: Sequence[dict[str, Any]]) -> str:
     """Return one character for each second, or for several: from 0 to the largest."""
+    rates = [row["ok"] / row["seconds"] for row in timeline]
     if len(rates) < 2:
         return ""
     step = -(-len(rates) // _SPARKLINE)
@@ -179,5 +189,5 @@ def _histogram(one: dict[str, Any]) -> Table:
     table.add_column()
     for bound, count in zip(bounds, counts, strict=True):
         bar = "█" * round(count / max(counts) * _BAR) or ("▏" if count else "")
-        table.add_row(f"≤ {_ms(bound / 1e3)} ms", f"{count / total:.1%}" if count else "", bar)
+        table.add_row(f"≤ {ms(bound / 1e3)} ms", f"{count / total:.1%}" if count else "", bar)
     return table

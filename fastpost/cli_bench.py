@@ -106,6 +106,7 @@ class Process(NamedTuple):
 @click.option("--log", metavar="FILE", type=_FILE, help="Write every upload to FILE, one JSON object a line.")
 @click.option("--csv", metavar="FILE", type=_FILE, help="Write every second to FILE.")
 @click.option("--hdr-log", metavar="FILE", type=_FILE, help="Write an HdrHistogram log, one interval a second.")
+@click.option("--html", metavar="FILE", type=_FILE, help="Write one page with charts, which needs no network.")
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
 @click.pass_obj
 def bench(process: Process, /, verbose: int, **options: Any) -> int:
@@ -127,10 +128,18 @@ def bench(process: Process, /, verbose: int, **options: Any) -> int:
     type=Share(),
     help="Exit with 5 when a figure is shown to be slower by more than this, 5% say.",
 )
+@click.option("--html", metavar="FILE", type=_FILE, help="Write one page with charts, which needs no network.")
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
 @click.pass_obj
 def compare(
-    process: Process, /, before: str, after: str, fail_if_slower: float | None, output_format: str, verbose: int
+    process: Process,
+    /,
+    before: str,
+    after: str,
+    fail_if_slower: float | None,
+    html: str | None,
+    output_format: str,
+    verbose: int,
 ) -> int:
     """Compare two reports of fastpost bench --output-format json.
 
@@ -138,7 +147,7 @@ def compare(
     no difference shown. Make both with --runs 5. Exit code 5: something is slower than --fail-if-slower allows.
     """
     with process.traced(verbose):
-        return _compare(process, before, after, fail_if_slower, output_format == "json")
+        return _compare(process, before, after, fail_if_slower, html, output_format == "json")
 
 
 @click.command()
@@ -186,7 +195,7 @@ def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
     return found
 
 
-def _compare(process: Process, before: str, after: str, limit: float | None, as_json: bool) -> int:
+def _compare(process: Process, before: str, after: str, limit: float | None, html: str | None, as_json: bool) -> int:
     import json
 
     from fastpost import compare, compare_text
@@ -194,6 +203,11 @@ def _compare(process: Process, before: str, after: str, limit: float | None, as_
     out, err = process.outlets()
     comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
     out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
+    if html is not None:
+        from fastpost import compare_page
+
+        with open(html, "w", encoding="utf-8") as file:
+            file.write(compare_page.drawn(comparison, limit))
     missed = [] if limit is None else compare.slower(comparison, limit)
     for told in missed:
         err.write(f"fastpost: slower than --fail-if-slower {limit:.1%} allows: {told}\n")
@@ -208,7 +222,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
 
     raise_open_files()
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
-    paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"))
+    paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
     json = options.pop("output_format") == "json"
     out, err = process.outlets()
     with contextlib.ExitStack() as stack:

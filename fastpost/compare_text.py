@@ -30,7 +30,7 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
         for difference in comparison["differences"]:
             console.print(f"{'differs':<12}{safe(difference)}", style="yellow", soft_wrap=True)
         for one in comparison["comparisons"]:
-            console.print(_heading(one), soft_wrap=True)
+            console.print(heading(one), soft_wrap=True)
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             table.add_column("")
             for name in ("before", "after", f"change ({comparison['level']:.0%} interval)"):
@@ -38,12 +38,13 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
             table.add_column("verdict")
             for figure in one["figures"]:
                 verdict = Text(figure["verdict"], _STYLES.get(figure["verdict"], ""))
-                table.add_row(*_cells(figure), verdict)
+                table.add_row(*cells(figure), verdict)
             console.print(table)
     return captured.get()
 
 
-def _heading(one: Mapping[str, Any]) -> str:
+def heading(one: Mapping[str, Any]) -> str:
+    """Return in words what is compared, and what the runs can show."""
     runs = " and ".join(map(str, one["runs"]))
     text = f"{one['concurrency']:,} in flight on {connections(one['connections'])}, {runs} runs"
     if one["by"] == "parts":
@@ -51,7 +52,8 @@ def _heading(one: Mapping[str, Any]) -> str:
     return text
 
 
-def _cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return a figure with its unit, before and after, and its change."""
     scale, unit = _SCALES.get(figure["figure"], (1.0, "ms"))
     before, after = (_number(figure[side] / scale) for side in ("before", "after"))
     name = f"{figure['figure']} {unit}"

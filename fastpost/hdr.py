@@ -52,6 +52,22 @@ def compressed(recorded: Histogram) -> str:
     return text.decode("ascii")
 
 
+def curve(text: str) -> list[tuple[float, float]]:
+    """Return a compressed form as a curve over all percentiles: 1 ÷ (1 − q), and milliseconds. Raises ValueError.
+
+    On a logarithmic axis its points are evenly apart, 12 from one nine to the next, with p50 and p75 among them; the
+    last one is the largest of all values, where its rank puts it.
+    """
+    made = decoded(text)
+    total = made.get_total_count()
+    places = sorted({*(10 ** (step / 12) for step in range(12 * 7)), 2.0, 4.0})
+    asked = {100 * (1 - 1 / place): place for place in places if place < total}
+    largest = made.get_max_value() / _US_PER_MS
+    found = made.get_percentile_to_value_dict(asked)
+    points = [(place, min(found[share] / _US_PER_MS, largest)) for share, place in asked.items()]
+    return [*points, (float(total), largest)] if total else []
+
+
 class Log:
     """An HdrHistogram log, format 1.2: a line for each second, values in microseconds."""
 

@@ -41,8 +41,13 @@ def run(*command: str | pathlib.Path, env: dict[str, str], cwd: pathlib.Path | N
 
 def sources() -> set[str]:
     suffixes = {".py", ".pyi", ".pyx", ".pxd", ".typed"}
-    schemas = {f"fastpost/schemas/{path.name}" for path in (PACKAGE / "schemas").iterdir()}
-    return schemas | {f"fastpost/{path.name}" for path in PACKAGE.iterdir() if path.suffix in suffixes}
+    data = {
+        str(path.relative_to(ROOT))
+        for folder in ("schemas", "pages")
+        for path in (PACKAGE / folder).rglob("*")
+        if path.is_file()
+    }
+    return data | {f"fastpost/{path.name}" for path in PACKAGE.iterdir() if path.suffix in suffixes}
 
 
 @pytest.mark.timeout(300)

@@ -88,13 +88,17 @@ ARROWS = {
     "compare_text": "bench_report report",
     "probe": "tcp tls servers target config errors",
     "probe_text": "report",
-    "bench_files": "measurement timeline hdr causes report _table",
+    "page": "report",
+    "bench_charts": "page bench_text bench_report timeline causes hdr",
+    "bench_page": "bench_charts page bench_text",
+    "compare_page": "page compare_text",
+    "bench_files": "bench_page measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
     "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline signals outlet _table "
     "errors",
     "cli_types": "errors",
-    "cli_bench": "cli_types open_files bench_run bench_files compare compare_text probe probe_text report thresholds "
-    "measurement load sizes _payload ingest outlet config errors",
+    "cli_bench": "cli_types open_files bench_run bench_files compare compare_text compare_page probe probe_text report "
+    "thresholds measurement load sizes _payload ingest outlet config errors",
     "cli": "cli_bench cli_types __init__ open_files upload_run dry_run journal journal_show ingest report outlet "
     "sources errors config",
     "__main__": "cli",
@@ -129,7 +133,7 @@ PROCESS = re.compile(
 )
 
 #: Loaded by the commands that need them, never by a start.
-HEAVY = {"rich", "hdrh", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
+HEAVY = {"fastpost.page", "rich", "hdrh", "h2corn", "h2", "hpack", "uvloop", "asyncio", "ssl"}
 
 
 class Import(NamedTuple):

@@ -1,0 +1,269 @@
+"""What of a benchmark is drawn: its report → charts, each with its main figures in words."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from fastpost import causes, hdr
+from fastpost.bench_report import connections
+from fastpost.bench_text import ms, percentiles
+from fastpost.page import BESIDE, Chart, Line, number
+from fastpost.timeline import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fastpost.page import X
+
+    Measured = Mapping[str, Any]
+    #: What tells the settings of a sweep apart.
+    Setting = tuple[int, int | str, int]
+
+_SETTING: Final = ("processes", "connections", "concurrency")
+#: Points of a line over time: more are not told apart, and make the page large.
+_POINTS: Final = 240
+#: From largest to smallest so many times: the y axis becomes logarithmic.
+_WIDE: Final = 20.0
+#: Part of the blocked time below which a cause would be a line without height.
+_SEEN: Final = 0.001
+_SECONDS: Final = "seconds"
+
+
+def setting(one: Measured) -> Setting:
+    """Return what tells a measurement, or a knee, from those of other settings: processes, connections, concurrency."""
+    return one.get("processes", 1), one["connections"], one["concurrency"]
+
+
+def in_words(key: Setting, among: Sequence[Setting]) -> str:
+    """Return in words what tells a setting from the others of its sweep; all of it when it is alone."""
+    processes, number, concurrency = key
+    words = (f"{processes} processes", connections(number), f"{concurrency:,} in flight")
+    differing = [word for place, word in enumerate(words) if len({other[place] for other in among}) > 1]
+    return ", ".join(reversed(differing)) or f"{words[2]} on {words[1]}"
+
+
+def grouped(measurements: Sequence[Measured]) -> dict[Setting, list[Measured]]:
+    """Return measurements by their settings: several runs of one stand together."""
+    groups: dict[Setting, list[Measured]] = {}
+    for one in measurements:
+        groups.setdefault(setting(one), []).append(one)
+    return groups
+
+
+# --- all measurements together ----------------------------------------------------------------------------------------
+
+
+def sweep(report: Mapping[str, Any]) -> list[Chart]:
+    """Return rate and p99 against what was swept, with the knee; none without a sweep."""
+    groups = grouped(report["measurements"])
+    place = next((place for place in (2, 1, 0) if len({key[place] for key in groups}) > 1), None)
+    if place is None:
+        return []
+    knee = report["knee"]
+    mark: tuple[X, str] | None = None
+    if knee is not None:
+        mark = float(knee["concurrency"]), f"knee: {in_words(setting(knee), list(groups))}"
+    return [
+        _against(groups, place, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"])),
+        _against(groups, place, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"])),
+    ]
+
+
+def _rest(key: Setting, place: int) -> tuple[object, ...]:
+    return key[:place] + key[place + 1 :]
+
+
+def _against(
+    groups: Mapping[Setting, Sequence[Measured]],
+    place: int,
+    mark: tuple[X, str] | None,
+    title: str,
+    read: Callable[[Measured], float | None],
+) -> Chart:
+    """Return a chart of one figure: a line for each setting of what is not swept, through the means of its runs."""
+    kind: Literal["names", "numbers"] = "names" if place == 1 else "numbers"
+    by_rest: dict[tuple[object, ...], dict[X, list[float | None]]] = {}
+    keys: dict[tuple[object, ...], Setting] = {}
+    for key, runs in groups.items():
+        x: X = str(key[place]) if kind == "names" else float(key[place])
+        by_rest.setdefault(_rest(key, place), {})[x] = [read(one) for one in runs]
+        keys.setdefault(_rest(key, place), key)
+    lines, told = [], []
+    for look, (rest, by_x) in enumerate(by_rest.items()):
+        name = in_words(keys[rest], list(keys.values())) if len(keys) > 1 else title
+        points = [(x, _mean(several)) for x, several in by_x.items()]
+        lines += [Line(name, points, look), *_each_run(name, by_x)]
+        told.append(f"{name}: " + ", ".join(f"{number(y)} at {number(x)}" for x, y in points))
+    of = ("processes", "connections", "uploads in flight")[place]
+    words = f"{title}, against {of}. {'; '.join(told)}." + (f" Marked is the {mark[1]}." if mark else "")
+    return Chart(title, words, kind, of, lines, log=title.startswith("p99") and _wide(lines), mark=mark)
+
+
+def _each_run(name: str, by_x: Mapping[X, Sequence[float | None]]) -> list[Line]:
+    """Return the runs that a mean was taken of, as dots; none where each was the only one."""
+    runs = max(map(len, by_x.values()))
+    return [
+        Line(
+            "each run",
+            [(x, several[run]) for x, several in by_x.items() if run < len(several)],
+            BESIDE,
+            dots=True,
+            column=f"{name}, run {run + 1}",
+        )
+        for run in range(runs if runs > 1 else 0)
+    ]
+
+
+def together(measurements: Sequence[Measured]) -> list[Chart]:
+    """Return rate over time and latency by percentile of all measurements; runs of one setting look alike."""
+    groups = grouped(measurements)
+    rates, latencies, main = [], [], []
+    for look, (key, runs) in enumerate(groups.items()):
+        name = in_words(key, list(groups))
+        for one in runs:
+            column = f"{name}, run {one['run']}" if len(runs) > 1 else ""
+            rates.append(Line(name, _over_time(rows(one), lambda row: row.ok), look, column=column))
+            latencies.append(Line(name, hdr.curve(one["histogram"]["latency"]), look, column=column))
+            main.append(f"{column or name}: {_main(one)}")
+    told = f"{'; '.join(main)}."
+    return [
+        Chart("Uploads a second, over time", f"Uploads a second over time. {told}", "seconds", _SECONDS, rates),
+        *_by_percentile("Latency by percentile, ms", told, latencies),
+    ]
+
+
+# --- one measurement --------------------------------------------------------------------------------------------------
+
+
+def details(one: Measured, rate: float | None) -> list[Chart]:
+    """Return the charts of one measurement; `rate` is that of an open loop."""
+    latency, response = (hdr.curve(one["histogram"][name]) for name in ("latency", "response"))
+    told = f"Latency: {percentiles(one['latency_ms'])}. From the last octet sent to the response: " + percentiles(
+        one["response_ms"]
+    )
+    seconds = rows(one)
+    return [
+        _uploads(seconds, rate),
+        _octets(seconds),
+        *_by_percentile(
+            "Latency by percentile, ms",
+            told,
+            [Line("latency", latency, 0), Line("last octet to response", response, 1)],
+        ),
+        *_latencies(seconds),
+        *_blocked(one, seconds),
+    ]
+
+
+def rows(one: Measured) -> list[Row]:
+    """Return the timeline in at most 240 rows; a sliver at its end belongs to the row before it."""
+    found = [Row(**row) for row in one["timeline"]]
+    if len(found) > 1 and found[-1].seconds < 0.5 * found[0].seconds:
+        found[-2:] = [found[-2].plus(found[-1])]
+    width = -(-len(found) // _POINTS) or 1
+    return [functools.reduce(Row.plus, found[at : at + width]) for at in range(0, len(found), width)]
+
+
+def _over_time(seconds: Sequence[Row], read: Callable[[Row], float]) -> list[tuple[X, float]]:
+    """Return what came in a second, at the end of the time that each row stands for."""
+    return [(_at(row), read(row) / row.seconds) for row in seconds]
+
+
+def _at(row: Row) -> float:
+    # A timer is late by some milliseconds, and measurements are laid over each other. Not all are that long.
+    end = row.at + row.seconds
+    return round(end, 1 if end >= 1 else 4)
+
+
+def _uploads(seconds: Sequence[Row], rate: float | None) -> Chart:
+    lines = [Line("went well", _over_time(seconds, lambda row: row.ok), 0)]
+    if any(row.failed for row in seconds):
+        lines.append(Line("failed", _over_time(seconds, lambda row: row.failed), 1))
+    if any(row.dropped for row in seconds):
+        lines.append(Line("dropped", _over_time(seconds, lambda row: row.dropped), 3))
+    if rate is not None:
+        lines.append(Line("--rate", [(_at(row), rate) for row in seconds], BESIDE))
+    return _timed("Uploads a second, over time", lines)
+
+
+def _octets(seconds: Sequence[Row]) -> Chart:
+    payload = Line("payload of uploads that ended", _over_time(seconds, lambda row: row.payload / 1e6), 0)
+    return _timed("MB a second, over time", [payload, Line("sent", _over_time(seconds, lambda row: row.sent / 1e6), 1)])
+
+
+def _latencies(seconds: Sequence[Row]) -> list[Chart]:
+    ended = [row for row in seconds if row.ok]
+    if not ended:
+        return []
+    lines = [
+        Line("p50", [(_at(row), row.p50) for row in ended], 0),
+        Line("p99", [(_at(row), row.p99) for row in ended], 1),
+        Line("max", [(_at(row), row.max) for row in ended], 2),
+    ]
+    chart = _timed("Latency over time, ms", lines)
+    return [chart._replace(log=_wide(lines))]
+
+
+def _blocked(one: Measured, seconds: Sequence[Row]) -> list[Chart]:
+    """Return how many uploads waited for what: the stream-seconds of each second."""
+    total = sum(one["blocked_s"].values())
+    waited = [(look, cause) for look, cause in enumerate(causes.CAUSES) if one["blocked_s"][cause] > _SEEN * total]
+    if not waited:
+        return []
+    told = ", ".join(f"{_words(cause)} {one['blocked_s'][cause] / total:.1%}" for _, cause in waited)
+    return [
+        Chart(
+            "Uploads waiting, over time, by what for",
+            f"What uploads waited for, over time. In all: {told}.",
+            "seconds",
+            _SECONDS,
+            [
+                Line(_words(cause), [(_at(row), row.blocked.get(cause, 0.0) / row.seconds) for row in seconds], look)
+                for look, cause in waited
+            ],
+            stacked=True,
+        )
+    ]
+
+
+def _timed(title: str, lines: Sequence[Line]) -> Chart:
+    told = []
+    for line in lines:
+        values = [float(y) for _, y in line.points if y is not None]
+        told.append(f"{line.name} {number(min(values))} to {number(max(values))}" if values else f"{line.name} none")
+    return Chart(title, f"{title}: {'; '.join(told)}.", "seconds", _SECONDS, lines)
+
+
+def _by_percentile(title: str, told: str, lines: Sequence[Line]) -> list[Chart]:
+    """Return the chart, or none of nothing that went well."""
+    drawn = [line for line in lines if line.points]
+    if not drawn:
+        return []
+    return [Chart(title, f"Latency by percentile. {told}", "percentiles", "percentile", drawn, log=_wide(drawn))]
+
+
+# --- figures and words ------------------------------------------------------------------------------------------------
+
+
+def _wide(lines: Sequence[Line]) -> bool:
+    values = [float(y) for line in lines for _, y in line.points if y is not None]
+    return bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _main(one: Measured) -> str:
+    return f"{number(one['uploads']['rate'])} uploads a second, p99 {ms(one['latency_ms']['p99'])} ms"
+
+
+def _words(cause: str) -> str:
+    return cause.replace("_", " ")
