@@ -122,7 +122,7 @@ def main(ctx: click.Context) -> None:
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Most processes that share files, concurrency and connections; with small files they join where a core is idle.",
+    help="Most processes that share files, concurrency, connections; with small files they join where a core is idle.",
 )
 @click.option(
     "--schedule",
