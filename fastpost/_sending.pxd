@@ -30,6 +30,8 @@ cdef class SendSide:
     cdef readonly int64_t concurrency
     # Attempts that come when there is room for them.
     cdef public int64_t behind
+    # Begin no stream whose octets could not go soon: what has a stream can't move to another connection.
+    cdef public bint sparing
     cdef bint _staged
     cdef int64_t _gather_limit
     # Streams whose last octet is in the gather list; those whose last octet has left.
@@ -89,6 +91,7 @@ cdef class SendSide:
     cdef int64_t _starved(self) noexcept
     cdef void _note_sent(self, int64_t octets, double now) noexcept
     cdef bint _start(self, double now) except -1
+    cdef int64_t _offered(self) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef int _refuse(self, Attempt attempt, object failure, double now) except -1
     cdef bytes _encoded(self, tuple fields)

@@ -9,6 +9,7 @@ class SendSide:
     blocked: BlockedTime
     concurrency: int
     behind: int
+    sparing: bool
     max_frame_size: int
     max_concurrent_streams: int
     send_window: int

@@ -39,6 +39,8 @@ cdef enum:
     _MIN_TAIL = 4096
     # A connection window that never was above this is scarce: many streams wait for it.
     _SCARCE = 1048576
+    # Connection windows that open streams can fill before another is begun, while that is to be spared.
+    _WINDOWS_AHEAD = 2
     # How opening a file ended.
     _FAILED = 0
     _OPENED = 1
@@ -67,6 +69,7 @@ cdef class SendSide:
         self._encoder = encoder
         self.concurrency = concurrency
         self.behind = 0
+        self.sparing = False
         self._staged = staged
         # Enough for a sendmsg to be large, small enough to keep turns short and memory flat.
         self._gather_limit = 262144 if staged else 1048576
@@ -184,12 +187,12 @@ cdef class SendSide:
             self._finished.append(attempt)
 
     def withdraw(self) -> list:
-        """Return, untouched and in order, what waits while no stream may be begun at all (`limit_concurrency(0)`)."""
-        if self.concurrency > 0:
-            return []
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        return waiting
+        """Return, untouched and in order, what waits beyond the room that it has: `limit_concurrency` left less."""
+        cdef int64_t kept = 2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count
+        waiting = self._waiting
+        withdrawn = [waiting.pop() for _ in range(len(waiting) - max(kept, 0))]
+        withdrawn.reverse()
+        return withdrawn
 
     def drain(self) -> None:
         """Start nothing more on this connection; open streams go on."""
@@ -489,10 +492,13 @@ cdef class SendSide:
         cdef Attempt attempt
         cdef bytes literals
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
+        cdef int64_t offered = self._offered() if self.sparing and self._waiting else 0
         cdef Py_ssize_t bound
         cdef int opened
         self.out_of_files = False
         while self._table.count < limit and self._waiting and not self.draining:
+            if self.sparing and offered >= _WINDOWS_AHEAD * self.largest_window:
+                return True
             attempt = <Attempt>self._waiting[0]
             literals = self._encoded(attempt.request_fields)
             bound = self._encoder.bound(len(attempt.path), len(literals))
@@ -506,12 +512,23 @@ cdef class SendSide:
                 attempt.begins_at = self.sent + self.gather.pending
                 self._write_headers(attempt, literals)
                 attempt.ends_at = self.sent + self.gather.pending
+                offered += min(attempt.remaining, attempt.send_window)
             elif opened == _NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
                 self.out_of_files = True
                 self.failed_opens += 1
                 return True
         return True
+
+    cdef int64_t _offered(self) noexcept:
+        """Octets that open streams could send if only the connection window let them."""
+        cdef Attempt attempt
+        cdef int64_t octets = 0
+        for item in self._table.attempts:
+            if item is not None:
+                attempt = <Attempt>item
+                octets += min(attempt.remaining, max(attempt.send_window, 0))
+        return octets
 
     cdef int _open_stream(self, Attempt attempt, double now) except -1:
         """Open the file and take a stream id; says how that went."""

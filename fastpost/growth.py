@@ -64,6 +64,13 @@ class Growth:
         self._rest = _REST
         self._idle = 0
 
+    @property
+    def deciding(self) -> bool:
+        """True while another connection may still be wanted, or is on trial: uploads should be free to move to it."""
+        if self._before is not None:
+            return True
+        return self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
+
     def limit(self, most: int) -> None:
         """Never have more than that from now on."""
         self._most = min(self._most, most)

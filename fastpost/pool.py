@@ -221,6 +221,11 @@ class Pool:
         self._on_notice(f"{failure}; trying again ({tries + 1} of {self._budget.retries})")
         await asyncio.sleep(verdict.wait)
 
+    @property
+    def waiting(self) -> bool:
+        """True while a connection has attempts that it has not begun: another one may begin them."""
+        return any(connection.session.plane.waiting for connection in self.connections)
+
     # --- how many ---------------------------------------------------------------------------------
 
     def _sample(self) -> None:
@@ -243,6 +248,8 @@ class Pool:
             )
         )
         self._retire(live, wanted)
+        for plane in live:
+            plane.sparing = self._growth.deciding
         if wanted != len(live):
             self._on_ready()
 
@@ -302,6 +309,7 @@ class Pool:
             lends = min(max(share - plane.open_streams, 0), lent)
             lent -= lends
             plane.limit_concurrency(share - lends)
+            plane.sparing = self._growth is not None and self._growth.deciding
             withdrawn += plane.withdraw()
         return withdrawn
 

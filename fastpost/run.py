@@ -308,7 +308,7 @@ class Run:
         if self._done.done():
             return
         self._share_out()
-        if self._backlog and not self.stopping:
+        if (self._backlog or self._pool.waiting) and not self.stopping:
             self._pool.open()
         self._supply_all()
 

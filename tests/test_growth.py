@@ -95,3 +95,34 @@ def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) 
     growth = Growth(most)
     for one in samples:
         assert 1 <= growth.step(one) <= min(most, LIMIT)
+
+
+def test_it_is_decided_when_nothing_waits_and_when_a_step_was_taken_back() -> None:
+    growth = Growth(8)
+    assert growth.deciding
+    steps(growth, 2, 1e6, closed=0.1)
+    assert not growth.deciding
+    steps(growth, 2, 1e6, closed=0.9)
+    assert growth.wanted == 2
+    assert growth.deciding, "on trial"
+    steps(growth, 3, 1e6, closed=0.9)
+    assert growth.wanted == 1
+    assert not growth.deciding, "it rests"
+
+
+def test_it_is_decided_at_the_most() -> None:
+    growth = Growth(2)
+    for _ in range(20):
+        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    assert growth.wanted == 2
+    assert not growth.deciding
+
+
+def test_a_lower_limit_holds_at_once_and_for_good() -> None:
+    growth = Growth(8)
+    for _ in range(20):
+        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    growth.limit(3)
+    assert growth.wanted == 3
+    for _ in range(100):
+        assert growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9)) <= 3

@@ -1012,6 +1012,17 @@ def test_auto_opens_more_where_the_line_is_long(tmp_path: Path) -> None:
     assert 2 <= tally.connections <= 8
 
 
+def test_auto_brings_few_files_to_new_connections_too(tmp_path: Path) -> None:
+    """All are in line on the first connection when the second one comes: what has no stream yet moves there."""
+    uploads = files(tmp_path, 60, 100_000)
+    windows = Answering(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20}), credit="connection")
+    with Raw(windows) as server, Relay(server.port, 0.05) as relay:
+        url = f"http://127.0.0.1:{relay.port}/"
+        tally = drive(run(url, uploads, connections="auto", concurrency=50))
+    assert tally.ok == 60
+    assert 4 <= tally.connections <= 8, "each step brought more"
+
+
 def test_auto_stays_with_one_where_nothing_waits(tmp_path: Path) -> None:
     uploads = files(tmp_path, 2000)
     with Server() as server:

@@ -1058,3 +1058,50 @@ def test_a_long_silence_pays_for_no_endless_flood(files: Files) -> None:
         script.take()
         pings += 100
     assert pings <= 20_200
+
+
+# --- what other connections may still take --------------------------------------------------------
+
+
+def opened(script: Script) -> int:
+    return sum(sent.kind == HEADERS for sent in script.take())
+
+
+def test_a_sparing_side_begins_what_two_connection_windows_can_take(files: Files) -> None:
+    """Streams that wait for the connection window could go elsewhere; what has a stream can't."""
+    script = Script(session(concurrency=50), OPEN)
+    script.client.plane.sparing = True
+    script.submit(files(*[50_000] * 20))
+    assert opened(script) == 4, "three are more than two windows of 65,535 octets; one of these is sent at once"
+    script.send(window_update(0, 50_000))
+    assert opened(script) == 1
+    script.client.plane.sparing = False
+    assert opened(script) == 15
+    script.close()
+
+
+def test_a_stream_whose_own_window_is_closed_keeps_no_other_from_beginning(files: Files) -> None:
+    script = Script(session(concurrency=50), {INITIAL: 0})
+    script.client.plane.sparing = True
+    script.submit(files(*[50_000] * 20))
+    assert opened(script) == 20
+    script.close()
+
+
+def test_small_files_all_begin_although_it_is_sparing(files: Files) -> None:
+    script = Script(session(concurrency=50), OPEN)
+    script.client.plane.sparing = True
+    script.submit(files(*[1000] * 50))
+    assert opened(script) == 50
+    script.close()
+
+
+@given(waiting=st.integers(0, 60), limit=st.integers(0, 20))
+def test_what_is_withdrawn_is_the_end_of_the_line(waiting: int, limit: int) -> None:
+    client = session(concurrency=50)
+    submitted = attempts([Path("/nowhere")] * waiting)
+    client.submit(submitted)
+    client.plane.limit_concurrency(limit)
+    withdrawn = client.plane.withdraw()
+    assert withdrawn == submitted[2 * limit :]
+    assert client.plane.waiting == min(waiting, 2 * limit)
