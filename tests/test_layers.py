@@ -77,6 +77,7 @@ ARROWS = {
     "load": "_payload _alarm sizes feed sources errors",
     "timeline": "",
     "measurement": "_meter _table load timeline run feed target sources tally config",
+    "forks": "config",
     "hdr": "_meter",
     "bench_report": "__init__ measurement hdr causes report tally",
     "bench_text": "bench_report hdr report",
@@ -88,8 +89,10 @@ ARROWS = {
     "probe_text": "report",
     "bench_files": "measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
-    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline signals outlet _table "
-    "errors",
+    "bench_worker": "measurement _meter _table load timeline tally errors",
+    "bench_processes": "bench_worker forks measurement _meter load tally errors",
+    "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline signals "
+    "outlet _table errors",
     "cli_types": "errors",
     "cli_bench": "cli_types open_files bench_run bench_files compare compare_text probe probe_text report thresholds "
     "measurement load sizes _payload ingest outlet config errors",
@@ -112,9 +115,10 @@ RESERVED = {
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
     "asyncio": "tcp connection feed pool redirects waiting run uploader processes worker upload_run signals load "
-    "measurement bench_run ingest_worker",
-    "uvloop": "connection uploader worker upload_run bench_run ingest_worker",
-    "time": "connection probe digest journal pool run uploader processes upload_run load measurement bench_run",
+    "measurement bench_worker bench_processes bench_run ingest_worker",
+    "uvloop": "connection uploader worker upload_run bench_worker bench_run ingest_worker",
+    "time": "connection probe digest journal pool run uploader processes upload_run load measurement "
+    "bench_worker bench_processes bench_run",
     "socket": "tcp connection probe ingest ingest_worker",
     "ssl": "tls connection probe ingest_worker",
     "posix.time": "",
@@ -220,8 +224,8 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
     assert {reserved for reserved in imported if name not in RESERVED[reserved].split()} == set()
 
 
-# A worker is a process, forked by its parent: it ends itself.
-@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker"}))
+# What is forked is a process that ends itself.
+@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker", "forks"}))
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]
