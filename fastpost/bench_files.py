@@ -12,10 +12,10 @@ from fastpost.report import readable
 
 if TYPE_CHECKING:
     from fastpost._table import Attempt
-    from fastpost.measurement import Measurement
+    from fastpost.measurement import Measured, Plan
     from fastpost.timeline import Row
 
-_KEY: Final = ("connections", "concurrency", "run")
+_KEY: Final = ("processes", "connections", "concurrency", "run")
 _COLUMNS: Final = (
     "at", "seconds", "ok", "failed", "dropped", "payload", "sent", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms",
 )  # fmt: skip
@@ -71,36 +71,31 @@ class Files:
         """True when each upload is to be told."""
         return self._log is not None
 
-    def counted(self, one: Measurement, run: int, uploads: list[Attempt]) -> None:
-        """Write uploads that count; about 6 µs each."""
+    def uploads(self, text: str) -> None:
+        """Write uploads that count, as `described`."""
         if self._log is None or self.lost is not None:
             return
-        settings, begins = one.plan.settings, one.meter.begins
-        key = {"connections": settings.connections, "concurrency": settings.concurrency, "run": run}
-        lines = [json.dumps({"name": readable(each.upload.name), **_told(each, begins), **key}) for each in uploads]
         with self._kept(self._paths.log):
-            self._log.write("\n".join(lines) + "\n")
+            self._log.write(text)
 
-    def second(self, one: Measurement, run: int, row: Row) -> None:
+    def second(self, one: Measured, run: int, row: Row) -> None:
         """Write one second."""
         if self.lost is not None:
             return
-        settings = one.plan.settings
         if self._csv is not None:
             blocked = (f"{row.blocked.get(cause, 0.0):.4f}" for cause in causes.CAUSES)
             figures = (f"{value:.4f}" if isinstance(value, float) else value for value in row[:12])
             with self._kept(self._paths.csv):
-                self._csv.writerow((settings.connections, settings.concurrency, run, *figures, *blocked))
+                self._csv.writerow((*_key(one.plan, run).values(), *figures, *blocked))
         if self._hdr is not None:
             with self._kept(self._paths.hdr_log):
                 self._hdr.add(row.at, row.seconds, one.meter.second)
 
-    def begin(self, one: Measurement, run: int) -> None:
+    def begin(self, one: Measured, run: int) -> None:
         """Say in the HdrHistogram log, which has no columns for it, which measurement begins."""
         if self._hdr is not None and self.lost is None:
-            settings = one.plan.settings
             with self._kept(self._paths.hdr_log):
-                self._hdr.comment(f"connections {settings.connections}, concurrency {settings.concurrency}, run {run}")
+                self._hdr.comment(", ".join(f"{name} {value}" for name, value in _key(one.plan, run).items()))
 
     def page(self, report: dict[str, Any]) -> None:
         """Write the page of the whole benchmark."""
@@ -117,6 +112,19 @@ class Files:
             yield
         except OSError as error:
             self.lost = OSError(error.errno, error.strerror, path)
+
+
+def described(plan: Plan, run: int, begins: float, uploads: list[Attempt]) -> str:
+    """Return uploads that count as lines for the log, about 6 µs each; the window began at `begins`."""
+    key = _key(plan, run)
+    lines = [json.dumps({"name": readable(each.upload.name), **_told(each, begins), **key}) for each in uploads]
+    return "\n".join(lines) + "\n"
+
+
+def _key(plan: Plan, run: int) -> dict[str, object]:
+    """Return what tells a measurement from the others."""
+    settings = plan.settings
+    return dict(zip(_KEY, (plan.processes, settings.connections, settings.concurrency, run), strict=True))
 
 
 def _told(one: Attempt, begins: float) -> dict[str, object]:

@@ -18,18 +18,19 @@ from fastpost.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastpost.measurement import Measurement, Reading
+    from fastpost.measurement import Measured, Plan, Reading
 
 SCHEMA: Final = "fastpost.bench/1"
 
 #: Part of a core above which this process was the limit.
 BUSY: Final = 0.9
+_IDLE: Final = {"cpu_s": 0.0, "busy": 0.0, "queued": 0.0}
 #: The knee of a sweep: the fewest in flight that reach this part of the best rate.
 _KNEE: Final = 0.95
 
 
 def report(
-    measurements: Sequence[tuple[Measurement, int]],
+    measurements: Sequence[tuple[Measured, int]],
     load: dict[str, object],
     began: str,
 ) -> dict[str, Any]:
@@ -62,17 +63,30 @@ def connections(number: int | str) -> str:
     return f"{number} connection{'' if number == 1 else 's'}"
 
 
-def measured(one: Measurement, run: int) -> dict[str, Any]:
+def setting(plan: Plan) -> str:
+    """Return in words what tells a plan from others of a sweep."""
+    settings = plan.settings
+    return in_words(plan.processes, settings.connections, settings.concurrency)
+
+
+def in_words(processes: int, number: int | str, concurrency: int) -> str:
+    """Return a setting of a sweep in words; of one process nothing is said."""
+    by = "" if processes == 1 else f" by {processes} processes"
+    return f"{concurrency:,} in flight on {connections(number)}{by}"
+
+
+def measured(one: Measured, run: int) -> dict[str, Any]:
     """Return the figures of one measurement. Sizes in octets, times in seconds but for those in ms."""
     meter, tally, settings = one.meter, one.tally, one.plan.settings
     first, last = one.first, one.last
     elapsed = max(min(last.at, meter.ends) - first.at, 1e-9) if first and last else 0.0
     blocked = gained(first.blocked, last.blocked) if first and last else {}
-    limit = causes.verdict(_windowed(tally, blocked))
+    limit = causes.verdict(_windowed(tally, blocked), one.plan.processes)
     jain = causes.jain(tally)
     return {
         "concurrency": settings.concurrency,
         "connections": settings.connections,
+        "processes": one.plan.processes,
         "run": run,
         "seconds": round(elapsed, 6),
         "uploads": {
@@ -104,7 +118,7 @@ def measured(one: Measurement, run: int) -> dict[str, Any]:
         "blocked_s": {cause: round(blocked.get(cause, 0.0), 6) for cause in causes.CAUSES},
         "limited_by": None if limit is None else limit._asdict(),
         "fairness": {"jain": None if jain is None else round(jain, 6)},
-        "client": _client(first, last),
+        "client": _client(one, first, last),
         "timeline": [_rounded(row._asdict()) for row in one.timeline.rows],
     }
 
@@ -118,31 +132,51 @@ def _windowed(tally: Tally, blocked: dict[str, float]) -> Tally:
     return windowed
 
 
-def _client(first: Reading | None, last: Reading | None) -> dict[str, object]:
-    """Return how busy this process was, and whether the figures are a lower bound therefore."""
-    elapsed = last.at - first.at if first and last else 0.0
-    if not first or not last or elapsed <= 0:
-        return {"cpu_s": 0.0, "busy": 0.0, "queued": 0.0, "lower_bound": False, "sentence": None}
-    busy = (last.busy - first.busy) / elapsed
-    queued = (last.queued - first.queued) / elapsed
-    sentence = None
-    if busy >= BUSY:
-        sentence = (
-            f"fastpost itself was the limit: its thread kept a core {min(busy, 1.0):.0%} busy. "
-            "The rate is a lower bound of what the server takes"
-        )
-    elif busy + queued >= BUSY:
-        sentence = (
-            f"fastpost itself was the limit: its thread was busy {busy:.0%} of the time and waited {queued:.0%} for a "
-            "core that something else had. The rate is a lower bound of what the server takes"
-        )
+def _client(one: Measured, first: Reading | None, last: Reading | None) -> dict[str, object]:
+    """Return how busy each process was, and whether the figures are a lower bound therefore."""
+    processes = [_process(*readings) for readings in one.clients]
+    busiest = max(processes, key=lambda each: each["busy"] + each["queued"], default=_IDLE)
+    sentence = _lower_bound(processes)
     return {
-        "cpu_s": round(last.cpu - first.cpu, 6),
-        "busy": round(busy, 4),
-        "queued": round(queued, 4),
+        "cpu_s": round(last.cpu - first.cpu, 6) if first and last else 0.0,
+        "busy": busiest["busy"],
+        "queued": busiest["queued"],
+        "processes": processes,
         "lower_bound": sentence is not None,
         "sentence": sentence,
     }
+
+
+def _process(first: Reading, last: Reading) -> dict[str, float]:
+    elapsed = last.at - first.at
+    if elapsed <= 0:
+        return _IDLE
+    return {
+        "cpu_s": round(last.cpu - first.cpu, 6),
+        "busy": round((last.busy - first.busy) / elapsed, 4),
+        "queued": round((last.queued - first.queued) / elapsed, 4),
+    }
+
+
+def _lower_bound(processes: Sequence[dict[str, float]]) -> str | None:
+    """Return why the rate is a lower bound, in a sentence; None when it isn't."""
+    told = [(number, text) for number, each in enumerate(processes, 1) if (text := _limiting(each)) is not None]
+    if not told:
+        return None
+    if len(processes) == 1:
+        which = f"its thread {told[0][1]}"
+    else:
+        which = f"of its {len(processes)} processes {', '.join(f'number {number} {text}' for number, text in told)}"
+    return f"fastpost itself was the limit: {which}. The rate is a lower bound of what the server takes"
+
+
+def _limiting(process: dict[str, float]) -> str | None:
+    busy, queued = process["busy"], process["queued"]
+    if busy >= BUSY:
+        return f"kept a core {min(busy, 1.0):.0%} busy"
+    if busy + queued >= BUSY:
+        return f"was busy {busy:.0%} of the time and waited {queued:.0%} for a core that something else had"
+    return None
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -159,16 +193,18 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 def knee(taken: Sequence[dict[str, Any]]) -> dict[str, object] | None:
     """Return the fewest uploads in flight that reach 95 % of the best rate; None without several to choose from.
 
-    Of several runs the mean rate stands for them. Of several numbers of connections each has its own row: the knee is
-    that of the number that reached the best rate.
+    Of several runs the mean rate stands for them. Each number of processes and connections has its own row: the knee is
+    that of the row that reached the best rate.
     """
-    rates: dict[tuple[object, int], list[float]] = {}
+    rates: dict[tuple[int, object, int], list[float]] = {}
     for one in taken:
-        rates.setdefault((one["connections"], one["concurrency"]), []).append(one["uploads"]["rate"])
+        key = (one["processes"], one["connections"], one["concurrency"])
+        rates.setdefault(key, []).append(one["uploads"]["rate"])
     means = {key: math.fsum(several) / len(several) for key, several in rates.items()}
-    if len({concurrency for _, concurrency in means}) < 2:
+    if len({key[2] for key in means}) < 2:
         return None
     best = max(means, key=lambda key: means[key])
-    reached = [key for key in means if key[0] == best[0] and means[key] >= _KNEE * means[best]]
-    chosen = min(reached, key=lambda key: key[1])
-    return {"connections": chosen[0], "concurrency": chosen[1], "rate": round(means[chosen], 3)}
+    reached = [key for key in means if key[:2] == best[:2] and means[key] >= _KNEE * means[best]]
+    chosen = min(reached, key=lambda key: key[2])
+    names = ("processes", "connections", "concurrency")
+    return dict(zip(names, chosen, strict=True)) | {"rate": round(means[chosen], 3)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import functools
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -11,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import uvloop
 
 from fastpost import bench_report, thresholds
-from fastpost.bench_files import Files, Paths
+from fastpost.bench_files import Files, Paths, described
 from fastpost.bench_view import LiveView
-from fastpost.errors import Exit, TargetUnreachable
-from fastpost.measurement import Measurement, Plan
-from fastpost.signals import EXIT_CODES, signals_taken
+from fastpost.errors import Exit, TargetUnreachable, WorkerLost
+from fastpost.measurement import Measured, Measurement, Plan
+from fastpost.signals import EXIT_CODES, signals_held, signals_taken
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fastpost._table import Attempt
     from fastpost.outlet import Outlet
@@ -67,16 +69,20 @@ class BenchRun:
         self._files = Files(paths)
         self._fail_if = fail_if
         self._view = LiveView(err)
-        self._done: list[tuple[Measurement, int]] = []
-        self._present: tuple[Measurement, str] | None = None
+        self._done: list[tuple[Measured, int]] = []
+        self._present: tuple[Measured, str] | None = None
         self._signal: signal.Signals | None = None
-        self._unreachable: TargetUnreachable | None = None
+        self._failure: TargetUnreachable | WorkerLost | None = None
 
     def execute(self) -> int:
         """Measure, report, and return the exit code. Raises OSError when a file can't be made."""
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with self._files:
-            uvloop.run(self._measure())
+        # Each measurement has a loop of its own: processes are forked before there is one.
+        with self._files, signals_held():
+            for place, (plan, run) in enumerate(self._plans, start=1):
+                self._measure(plan, run, place)
+                if self._signal is not None or self._failure is not None:
+                    break
             report = self._figures(began) if self._done else None
             if report is not None:
                 self._files.page(report)
@@ -84,43 +90,51 @@ class BenchRun:
 
     # --- the measurements ---------------------------------------------------------------------------------------------
 
-    async def _measure(self) -> None:
+    def _measure(self, plan: Plan, run: int, place: int) -> None:
+        which = f"{place} of {len(self._plans)}: {bench_report.setting(plan)}" if len(self._plans) > 1 else ""
+        with self._made(plan, run) as measurement:
+            self._present = (measurement, which)
+            self._files.begin(measurement, run)
+            try:
+                uvloop.run(self._watched(measurement))
+            except (TargetUnreachable, WorkerLost) as error:
+                self._failure = error
+        ended = measurement.meter.ok + measurement.meter.failed
+        if measurement.first is not None and ended and not isinstance(self._failure, WorkerLost):
+            self._done.append((measurement, run))
+
+    @contextlib.contextmanager
+    def _made(self, plan: Plan, run: int) -> Iterator[Measured]:
+        """Give what measures a plan, with the processes that it needs."""
+        text = functools.partial(described, plan, run) if self._files.wants_uploads else None
+
+        def counted(one: Measurement, uploads: list[Attempt]) -> None:
+            assert text is not None
+            self._files.uploads(text(one.meter.begins, uploads))
+
+        def second(one: Measured, row: Row) -> None:
+            self._files.second(one, run, row)
+
+        if plan.processes == 1:
+            yield Measurement(plan, on_counted=None if text is None else counted, on_second=second)
+            return
+        from fastpost.bench_processes import SharedMeasurement
+
+        shared = SharedMeasurement(plan, described=text, on_uploads=self._files.uploads, on_second=second)
+        with shared.forked():
+            yield shared
+
+    async def _watched(self, measurement: Measured) -> None:
+        """Measure, with the live view, and signals taken."""
         loop = asyncio.get_running_loop()
         with signals_taken(loop, self._interrupted):
             drawing = loop.create_task(self._draw()) if self._shown.progress else None
             try:
-                for place, (plan, run) in enumerate(self._plans, start=1):
-                    await self._measure_one(plan, run, place)
-                    if self._signal is not None:
-                        break
-            except TargetUnreachable as error:
-                self._unreachable = error
+                await measurement.complete()
             finally:
                 if drawing is not None:
                     drawing.cancel()
                 self._view.clear()
-
-    async def _measure_one(self, plan: Plan, run: int, place: int) -> None:
-        def counted(one: Measurement, uploads: list[Attempt]) -> None:
-            self._files.counted(one, run, uploads)
-
-        def second(one: Measurement, row: Row) -> None:
-            self._files.second(one, run, row)
-
-        measurement = Measurement(plan, on_counted=counted if self._files.wants_uploads else None, on_second=second)
-        several = len(self._plans) > 1
-        which = (
-            f"{place} of {len(self._plans)}: {plan.settings.concurrency} in flight on {plan.settings.connections}"
-            if several
-            else ""
-        )
-        self._present = (measurement, which)
-        self._files.begin(measurement, run)
-        try:
-            await measurement.complete()
-        finally:
-            if measurement.first is not None and measurement.meter.ok + measurement.meter.failed:
-                self._done.append((measurement, run))
 
     async def _draw(self) -> None:
         await asyncio.sleep(_FIRST_FRAME)
@@ -152,15 +166,15 @@ class BenchRun:
                 code = Exit.SOME_FAILED
             if any(one["missed"] for one in report["thresholds"]):
                 code = Exit.THRESHOLD_MISSED
-        elif self._unreachable is None:
+        elif self._failure is None:
             self._say("nothing was measured: no upload ended in the time that counts: measure longer (--duration)")
             code = Exit.SOME_FAILED
         if (lost := self._files.lost) is not None:
             self._say(f"{lost.filename or 'a file'}: {lost.strerror}; what was measured after that is not in it")
             code = code or Exit.SOME_FAILED
-        if self._unreachable is not None:
-            self._say(str(self._unreachable))
-            code = self._unreachable.exit_code
+        if self._failure is not None:
+            self._say(str(self._failure))
+            code = self._failure.exit_code
         return EXIT_CODES[self._signal] if self._signal is not None else code
 
     def _print(self, report: dict[str, Any]) -> None:

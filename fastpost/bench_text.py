@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr
-from fastpost.bench_report import connections
+from fastpost.bench_report import connections, in_words
 from fastpost.report import octets_text, safe
 
 if TYPE_CHECKING:
@@ -67,12 +67,14 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    by_processes = any(one["processes"] > 1 for one in measurements)
     names = ("conns", "in flight", "run", "uploads/s", "MB/s", "p50 ms", "p99 ms", "max ms", "failed", "")
-    for name in names:
+    for name in ("procs", *names) if by_processes else names:
         table.add_column(name, justify="right")
     for one in measurements:
         latency = one["latency_ms"]
         table.add_row(
+            *([str(one["processes"])] if by_processes else []),
             str(one["connections"]),
             f"{one['concurrency']:,}",
             str(one["run"]),
@@ -87,7 +89,7 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
 
 def _knee(knee: dict[str, Any]) -> str:
     return (
-        f"{'knee':<12}{knee['concurrency']:,} in flight on {connections(knee['connections'])}: the fewest that reach "
+        f"{'knee':<12}{in_words(knee['processes'], knee['connections'], knee['concurrency'])}: the fewest that reach "
         "95 % of the best rate; more of them only wait longer"
     )
 
@@ -97,8 +99,7 @@ def chosen(report: Mapping[str, Any]) -> dict[str, Any]:
     measurements: list[dict[str, Any]] = report["measurements"]
     knee = report["knee"]
     if knee is not None:
-        at = [one for one in measurements if all(one[name] == knee[name] for name in ("connections", "concurrency"))]
-        return at[0]
+        return next(one for one in measurements if all(one[name] == knee[name] for name in knee if name != "rate"))
     return max(measurements, key=lambda one: float(one["uploads"]["rate"]))
 
 
@@ -109,7 +110,7 @@ def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     if uploads["dropped"]:
         counted += f" · {uploads['dropped']:,} dropped (--max-in-flight)"
     told = [
-        ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}"),
+        ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}{_by(one)}"),
         ("uploads", f"{counted} in {one['seconds']:,.2f} s"),
         ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
         ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),
@@ -122,12 +123,21 @@ def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("waited for", _waited(one["blocked_s"])),
         ("limit", one["limited_by"]["sentence"] if one["limited_by"] else ""),
         ("fairness", f"{one['fairness']['jain']:.4f} (Jain's index)" if one["fairness"]["jain"] is not None else ""),
-        ("client", one["client"]["sentence"] or f"{one['client']['busy']:.0%} of a core"),
+        ("client", one["client"]["sentence"] or _busy(one["client"]["processes"])),
     ]
     attempts = one["attempts"]
     if any(attempts.values()):
         told.insert(7, ("repeated", f"{attempts['retried']:,} retried · {attempts['replayed']:,} replayed"))
     return [(label, text) for label, text in told if text]
+
+
+def _by(one: Mapping[str, Any]) -> str:
+    return f" · {one['processes']} processes" if one["processes"] > 1 else ""
+
+
+def _busy(processes: Sequence[Mapping[str, float]]) -> str:
+    busy = " and ".join(f"{each['busy']:.0%}" for each in processes)
+    return f"{busy} of a core" + (", by process" if len(processes) > 1 else "")
 
 
 def percentiles(values: Mapping[str, float | None]) -> str:

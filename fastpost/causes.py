@@ -43,15 +43,16 @@ def jain(tally: Tally) -> float | None:
     return shares.total * shares.total / (shares.uploads * shares.squares)
 
 
-def verdict(tally: Tally) -> Verdict | None:
-    """Return what kept the uploads waiting most; None when hardly anything did."""
+def verdict(tally: Tally, processes: int = 1) -> Verdict | None:
+    """Return what kept the uploads of so many processes waiting most; None when hardly anything did."""
     parts = split(tally)
     total = sum(parts.values())
     if total < _LEAST:
         return None
     cause = max(parts, key=lambda name: parts[name])
     share = parts[cause] / total
-    return Verdict(cause, share, f"{share:.0%} of the time {_SENTENCES[cause](tally)}")
+    sentence = _client(processes) if cause == "client" else _SENTENCES[cause](tally)
+    return Verdict(cause, share, f"{share:.0%} of the time {sentence}")
 
 
 def _stream_limit(tally: Tally) -> str:
@@ -74,6 +75,14 @@ def _connection_window(tally: Tally) -> str:
         f"the connection window was closed: the server grants {_octets(tally.peer.connection_window)}; "
         f"{_turn(tally, 'connection_window')}--connections {_more(tally)}"
     )
+
+
+def _client(processes: int) -> str:
+    if processes == 1:
+        cure = "one core of this machine is the limit; --processes 2 uses another one"
+    else:
+        cure = f"the cores of its {processes} processes are the limit; more of them help where cores are free"
+    return f"fastpost itself was busy with other uploads: {cure}"
 
 
 def _turn(tally: Tally, cause: str) -> str:
@@ -103,9 +112,5 @@ _SENTENCES: Final[Mapping[str, Callable[[Tally], str]]] = {
     "server": lambda _: (
         "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
         "help if it can work on several"
-    ),
-    "client": lambda _: (
-        "fastpost itself was busy with other uploads: one core of this machine is the limit; "
-        "--processes 2 uses another one"
     ),
 }

@@ -11,7 +11,7 @@ from fastpost.cli_types import Numbers, Seconds, Share, fields
 from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fastpost.config import Settings
     from fastpost.measurement import Plan
@@ -73,9 +73,15 @@ class Process(NamedTuple):
     "--connections",
     metavar="N[,N...]",
     type=Numbers("auto"),
+    help="Connections to the server, or auto; a list measures each.  [default: one for each process]",
+)
+@click.option(
+    "--processes",
+    metavar="N[,N...]",
+    type=Numbers(most=64),
     default="1",
     show_default=True,
-    help="Connections to the server, or auto; a list measures each.",
+    help="Processes that share the load, for a server that one core can't keep busy; a list measures each.",
 )
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End with so many uploads.")
 @click.option("--duration", metavar="TIME", type=Seconds(), help="End after 30s, 5m, …  [default: 10s without --count]")
@@ -220,7 +226,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     from fastpost.bench_run import BenchRun, Shown
     from fastpost.open_files import raise_open_files
 
-    raise_open_files()
+    raise_open_files(max(options["processes"]) - 1)
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
     paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
     json = options.pop("output_format") == "json"
@@ -229,6 +235,8 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
         if url is None:
             url = stack.enter_context(_embedded(None if quiet else err))
         plans, load = _plans(url, **options)
+        if not quiet and (told := _too_many(max(plan.processes for plan, _ in plans))):
+            err.write(told)
         shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
         return BenchRun(plans, load, shown, out, err, paths=paths, fail_if=fail_if).execute()
 
@@ -237,7 +245,8 @@ def _plans(
     url: str,
     *,
     concurrency: tuple[int, ...],
-    connections: tuple[int | str, ...],
+    connections: tuple[int | str, ...] | None,
+    processes: tuple[int, ...],
     rate: float | None,
     max_in_flight: int | None,
     count: int | None,
@@ -255,20 +264,29 @@ def _plans(
     from fastpost.measurement import Plan
 
     _check(rate, max_in_flight, count, duration, size, folder, with_content)
+    most_in_flight = (max_in_flight or 1000,)
+    shared = {
+        "--concurrency": concurrency if rate is None else (),
+        "--max-in-flight": () if rate is None else most_in_flight,
+        "--connections": tuple(number for number in connections or () if not isinstance(number, str)),
+        "--rate": () if rate is None else (rate,),
+        "--count": () if count is None else (count,),
+    }
+    _check_shares(max(processes), shared)
     if count is None and duration is None:
         duration = _DURATION
     if warm_up is None:
         warm_up = 0.0 if count is not None else _WARM_UP
-    in_flight = concurrency if rate is None else (max_in_flight or 1000,)
+    in_flight = concurrency if rate is None else most_in_flight
     payload = None if with_content else Payload()
     drawn = sizes.parse(size or "4KiB")
 
-    def batches() -> Iterator[Any]:
+    def batches(part: load.Part) -> Iterator[Any]:
         if folder is not None:
-            return load.replayed(folder, payload)
+            return load.replayed(folder, payload, part)
         assert payload is not None
         # Twice as many names as uploads in flight: no two of one name meet.
-        return load.made_up(drawn, payload, max(2 * max(in_flight), 1000))
+        return load.made_up(drawn, payload, max(2 * max(in_flight), 1000), part)
 
     plans = [
         (
@@ -279,11 +297,13 @@ def _plans(
                 count=count,
                 duration=duration,
                 warm_up=warm_up,
+                processes=several,
             ),
             run,
         )
         for run in range(1, runs + 1)
-        for number in connections
+        for several in processes
+        for number in connections or (several,)
         for most in in_flight
     ]
     return plans, {
@@ -332,6 +352,29 @@ def _check(
         raise UsageError("--from takes the sizes from the folder: leave out --size")
     if with_content and folder is None:
         raise UsageError("--with-content belongs to --from DIR: the folder whose files are sent")
+
+
+def _check_shares(processes: int, shared: Mapping[str, Sequence[float]]) -> None:
+    """Refuse what so many processes can't share: each has to have one at least of everything."""
+    for name, values in shared.items():
+        if (least := min(values, default=processes)) < processes:
+            raise UsageError(
+                f"--processes {processes} can't share {name} {least:g}, as each needs one of its own: "
+                f"give {name} {processes} at least, or fewer processes"
+            )
+
+
+def _too_many(processes: int) -> str | None:
+    """Return a note when processes will wait for each other's cores."""
+    import os
+
+    cores = len(os.sched_getaffinity(0))
+    if processes <= cores:
+        return None
+    return (
+        f"fastpost: {processes} processes on {cores} core{'' if cores == 1 else 's'} wait for each other: "
+        f"their latencies count that; --processes {cores} is the most that each have a core\n"
+    )
 
 
 @contextlib.contextmanager

@@ -104,12 +104,13 @@ class Share(_SecondsType):
 
 
 class Numbers(_NumbersType):
-    """One number from 1 on, or a list of them with commas; also `word`, when there is one."""
+    """One number from 1 to `most`, or a list of them with commas; also `word`, when there is one."""
 
     name = "numbers"
 
-    def __init__(self, word: str = "") -> None:
+    def __init__(self, word: str = "", most: int | None = None) -> None:
         self._word = word
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | str, ...]:
         """Return the numbers, and the word where it was given."""
@@ -119,6 +120,8 @@ class Numbers(_NumbersType):
         for part in parts:
             if part != self._word and (not part.isdecimal() or not int(part)):
                 self.fail(f"{part!r} is no number from 1 on: write 50, or a list like 1,10,50", param, ctx)
+            if self._most is not None and int(part) > self._most:
+                self.fail(f"{part} is more than {self._most}: write a smaller number", param, ctx)
         return tuple(part if part == self._word else int(part) for part in parts)
 
 

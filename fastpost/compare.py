@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Measured = Mapping[str, Any]
+    #: What tells the settings of a sweep apart: processes, connections, concurrency.
+    Key = tuple[int, int | str, int]
 
 SCHEMA: Final = "fastpost.compare/1"
 
@@ -72,7 +74,7 @@ def compared(before: Measured, after: Measured, names: tuple[str, str], level: f
     if not common:
         raise UsageError(
             f"nothing to compare: {names[0]} has {_listed(old)}, {names[1]} has {_listed(new)}: "
-            "measure both with the same --concurrency and --connections"
+            "measure both with the same --concurrency, --connections and --processes"
         )
     scheduled = before["load"]["loop"] == after["load"]["loop"] == "open"
     return {
@@ -105,25 +107,26 @@ def _side(report: Measured, name: str) -> dict[str, object]:
     return {"file": name, "began": report["began"], "target": report["target"], "fastpost": report["fastpost"]}
 
 
-def _grouped(report: Measured) -> dict[tuple[int | str, int], list[Measured]]:
-    """Return the measurements by connections and concurrency: several runs of one stand together."""
-    groups: dict[tuple[int | str, int], list[Measured]] = {}
+def _grouped(report: Measured) -> dict[Key, list[Measured]]:
+    """Return the measurements by their settings: several runs of one stand together."""
+    groups: dict[Key, list[Measured]] = {}
     for one in report["measurements"]:
         if one["uploads"]["ok"]:
-            groups.setdefault((one["connections"], one["concurrency"]), []).append(one)
+            groups.setdefault(_key(one), []).append(one)
     return groups
 
 
-def _listed(groups: Mapping[tuple[int | str, int], object]) -> str:
-    return ", ".join(map(_setting, groups)) or "no upload that went well"
+def _key(one: Measured) -> Key:
+    # The first reports did not tell the processes: there was one.
+    return one.get("processes", 1), one["connections"], one["concurrency"]
 
 
-def _setting(key: tuple[int | str, int]) -> str:
-    return f"{key[1]} in flight on {bench_report.connections(key[0])}"
+def _listed(groups: Mapping[Key, object]) -> str:
+    return ", ".join(bench_report.in_words(*key) for key in groups) or "no upload that went well"
 
 
 def _comparison(
-    key: tuple[int | str, int], old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
+    key: Key, old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
 ) -> dict[str, Any]:
     """Compare one setting. With three runs on both sides they are what varies; else the parts of the runs."""
     several = min(len(old), len(new)) >= bootstrap.LEAST
@@ -135,8 +138,9 @@ def _comparison(
         if not (scheduled and name in ("rate", "throughput"))  # then they are what was asked for
     ]
     return {
-        "connections": key[0],
-        "concurrency": key[1],
+        "processes": key[0],
+        "connections": key[1],
+        "concurrency": key[2],
         "runs": [len(old), len(new)],
         "by": "runs" if several else "parts",
         "figures": [figure._asdict() for figure in figures],
@@ -198,7 +202,7 @@ def _part(rows: Sequence[Measured]) -> Measured:
 def slower(comparison: Mapping[str, Any], limit: float) -> list[str]:
     """Return in words what is shown to be slower by more than `limit` (0.05: 5 %)."""
     return [
-        f"{figure.figure} {figure.change or 0.0:+.1%} with {_setting((one['connections'], one['concurrency']))}"
+        f"{figure.figure} {figure.change or 0.0:+.1%} with {bench_report.in_words(*_key(one))}"
         for one in comparison["comparisons"]
         for figure in (Figure(**values) for values in one["figures"])
         if figure.slower_by() > limit

@@ -2,8 +2,8 @@
 
 RFC 9113 §9.1 wants one connection to a server. But throughput is at most window ÷ round trip, and only the server can
 enlarge a window: where it keeps the uploads waiting, more connections are the only cure that a client has. So the
-number doubles while each step brings more, up to LIMIT, and falls back when it doesn't, or when connections have
-nothing to do. Pure: samples in, a number out; docs/decisions/0006 says what was measured.
+number doubles, or quadruples, while each step brings more, up to LIMIT, and falls back when it doesn't, or when
+connections have nothing to do. Pure: samples in, a number out; docs/decisions/0006 says what was measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ INTERVAL: Final = 0.25
 GAIN: Final = 1.15
 #: Samples over which waiting is looked at: 0.5 s.
 _SPAN: Final = 2
+#: Part of the time that the connection window was closed above which the number is multiplied by _LEAP, not doubled.
+_SHUT: Final = 0.9
+_LEAP: Final = 4
 #: Samples without a verdict after a step: new connections begin slowly.
 _SETTLING: Final = 1
 #: Samples before another step is tried after one that brought nothing; doubled each time.
@@ -102,7 +105,8 @@ class Growth:
 
     def _grow(self) -> None:
         self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
-        self.wanted = min(2 * self.wanted, self._most)
+        factor = _LEAP if self._mean("closed") > _SHUT else 2
+        self.wanted = min(factor * self.wanted, self._most)
         self._settling = _SETTLING
         self._samples.clear()
 

@@ -8,6 +8,7 @@ this process, is late with counts in the latency, because that is counted from t
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import random
 import time
@@ -20,10 +21,12 @@ from fastpost.sources import Batch, Upload, walk
 
 if typing.TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fastpost._payload import Payload
     from fastpost.sizes import Sizes
+
+T = typing.TypeVar("T")
 
 #: Uploads in a batch.
 _BATCH = 256
@@ -37,28 +40,46 @@ _STARVED = 0.001
 _STOCK_LOW = 1024
 
 
-def made_up(sizes: Sizes, payload: Payload, names: int, seed: int = 1) -> Iterator[Batch]:
-    """Yield uploads of such sizes without end; the same ones for the same seed.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """One of `count` shares of a load, from 0 on: every count-th upload is its own."""
 
-    Their names come again after `names` of them, so that a server which stores them is not filled.
+    index: int
+    count: int
+
+    def of(self, items: Sequence[T], first: int = 0) -> list[T]:
+        """Return those of its own; `first` is the number of the first item."""
+        return list(items[(self.index - first) % self.count :: self.count])
+
+
+WHOLE: typing.Final = Part(0, 1)
+
+
+def made_up(sizes: Sizes, payload: Payload, names: int, part: Part = WHOLE) -> Iterator[Batch]:
+    """Yield uploads of such sizes without end; the same ones for the same part.
+
+    Their names come again after `names` of them, so that a server which stores them is not filled. No two parts have
+    a name in common.
     """
-    rng = random.Random(seed)
-    taken = itertools.cycle([b"fastpost-bench-%d.bin" % number for number in range(names)])
-    start = 0
+    rng = random.Random(1 + part.index)
+    taken = itertools.cycle([b"fastpost-bench-%d.bin" % number for number in part.of(range(names))])
+    start = part.index * _STRIDE
     while True:
         batch = Batch()
         for size, name in zip(sizes.draw(rng, _BATCH), taken, strict=False):
             batch.uploads.append(Upload(b"", name, size, content=payload.excerpt(start, size)))
-            start += _STRIDE
+            start += part.count * _STRIDE
         yield batch
 
 
-def replayed(folder: str, payload: Payload | None) -> Iterator[Batch]:
+def replayed(folder: str, payload: Payload | None, part: Part = WHOLE) -> Iterator[Batch]:
     """Yield the files of a folder, in the order of the walk, again and again; of what can't be uploaded, nothing.
 
-    With a payload only their names and sizes are taken, and its octets are sent. Raises NothingMatched.
+    With a payload only their names and sizes are taken, and its octets are sent. Every part walks all of the folder and
+    yields what is its own. Raises NothingMatched.
     """
     start = 0
+    walked = 0
     for turn in itertools.count():
         found = 0
         for batch in walk([folder], sizes=payload is not None):
@@ -69,6 +90,8 @@ def replayed(folder: str, payload: Payload | None) -> Iterator[Batch]:
                     upload.content = payload.excerpt(start, max(upload.size, 0))
                     start += _STRIDE
             found += len(batch.uploads)
+            walked += len(batch.uploads)
+            batch.uploads = part.of(batch.uploads, walked - len(batch.uploads))
             yield batch
         if not found:
             raise NothingMatched(
@@ -94,9 +117,10 @@ class OpenLoop:
     Args:
         rate: uploads a second.
         most: uploads in flight above which those that fall due are dropped.
+        begins: when the first upload is due (monotonic seconds); None: when it is started.
     """
 
-    def __init__(self, rate: float, most: int) -> None:
+    def __init__(self, rate: float, most: int, begins: float | None = None) -> None:
         self.exhausted = False
         #: Uploads brought that have not ended (`ended`).
         self.in_flight = 0
@@ -106,6 +130,7 @@ class OpenLoop:
         self._most = most
         self._stock: collections.deque[Upload] = collections.deque()
         self._due = 0
+        self._begins = begins
         self._began = 0.0
 
     def start(
@@ -114,13 +139,13 @@ class OpenLoop:
         loop: asyncio.AbstractEventLoop,
         arrived: Callable[[Batch | None, BaseException | None], None],
     ) -> OpenLoop:
-        """Begin; the first upload is due now. Returns itself, as what feeds a run."""
+        """Begin. Returns itself, as what feeds a run."""
         self._loop = loop
         self._arrived = arrived
         self._feed = Feed(batches, loop, self._stocked)
         self._alarm = Alarm()
         loop.add_reader(self._alarm.fd, self._look)
-        self._began = time.monotonic()
+        self._began = time.monotonic() if self._begins is None else self._begins
         self._alarm.set(self._began)
         return self
 

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
+    from fastpost.load import Part
     from fastpost.sources import Batch
 
     OnCounted = Callable[["Measurement", list[Attempt]], None]
-    OnSecond = Callable[["Measurement", Row], None]
+    OnSecond = Callable[["Measured", Row], None]
 
 #: Seconds that uploads in flight have to end when the window is over: they count no more, but a server that is left in
 #: the midst of an upload may have something to clear up.
 _GRACE: Final = 2.0
+#: Seconds before the end of the window in which no row of its own begins.
+_SLIVER: Final = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +39,25 @@ class Plan:
 
     Attributes:
         settings: where to and how; its concurrency is that of a closed loop, the most in flight of an open one.
-        batches: begins the load, which has no end.
+        batches: begins a part of the load, which has no end.
         rate: uploads a second of an open loop; None: a closed one.
         count: the window ends with so many uploads; None: with the duration.
         duration: of the window.
         warm_up: before the window.
+        processes: how many share all that.
     """
 
     settings: Settings
-    batches: Callable[[], Iterator[Batch]]
+    batches: Callable[[Part], Iterator[Batch]]
     rate: float | None = None
     count: int | None = None
     duration: float | None = None
     warm_up: float = 0.0
+    processes: int = 1
 
 
 class Reading(NamedTuple):
-    """What stood where at one moment. Octets, uploads, seconds.
+    """What stood where at one moment, in one process or in several. Octets, uploads, seconds.
 
     `busy` is the CPU time of the thread that moves the octets, `cpu` that of the process, `queued` how long that thread
     was ready and got no core.
@@ -79,35 +84,109 @@ class _Counts(Tally):
         self._fail(one.upload.name, one.failure)
 
 
-class Measurement:
-    """Measures once.
+class Measured:
+    """What a plan came to, whoever measures it: counts, and rows by the second.
 
     Args:
         plan: what. Raises UsageError when its target can't be meant.
-        on_counted: called with the uploads that count, as they end.
         on_second: called with each row of the timeline; `meter.second` is that second's latencies.
     """
 
-    def __init__(self, plan: Plan, *, on_counted: OnCounted | None = None, on_second: OnSecond | None = None) -> None:
+    def __init__(self, plan: Plan, on_second: OnSecond | None) -> None:
         settings = plan.settings
         parsed = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self.plan = plan
         #: Uploads overwrite each other here, on purpose: nothing is to watch their names.
         self.target = dataclasses.replace(parsed, unique=True)
         self.meter = Meter(plan.count or 0)
-        self.tally = _Counts()
+        self.tally = Tally()
         self.timeline = Timeline()
         self.peer_settings: dict[str, int] = {}
         #: The readings at both ends of the window; None as long as it has not begun, or not ended.
         self.first: Reading | None = None
         self.last: Reading | None = None
+        #: The last moment that is counted (monotonic seconds); None: the present.
+        self.counted_until: float | None = None
         #: The measurement was ended from outside.
         self.interrupted = False
-        self._on_counted = on_counted
+        #: The reading at the end of the last row.
+        self.latest: Reading | None = None
         self._on_second = on_second
-        self._open_loop = load.OpenLoop(plan.rate, settings.concurrency) if plan.rate is not None else None
-        self._before: Reading | None = None
         self._ok = self._failed = self._payload = 0
+
+    async def complete(self) -> None:
+        """Measure. Raises TargetUnreachable, and what the load raised."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End the window now; what is in flight may end."""
+        raise NotImplementedError
+
+    @property
+    def clients(self) -> list[tuple[Reading, Reading]]:
+        """The readings of each process at both ends of its window; none without a window."""
+        return [(self.first, self.last)] if self.first and self.last else []
+
+    def _add_row(self, now: Reading) -> None:
+        """Make a row of what has happened since the last one."""
+        before, meter = self.latest, self.meter
+        assert before is not None
+        assert self.first is not None
+        self.latest = now
+        if now.at <= before.at:
+            return
+        second = meter.second
+        row = Row(
+            at=before.at - self.first.at,
+            seconds=now.at - before.at,
+            ok=meter.ok - self._ok,
+            failed=meter.failed - self._failed,
+            dropped=now.dropped - before.dropped,
+            payload=meter.payload - self._payload,
+            sent=now.sent - before.sent,
+            p50=second.quantile(0.5) * 1e3,
+            p90=second.quantile(0.9) * 1e3,
+            p99=second.quantile(0.99) * 1e3,
+            p999=second.quantile(0.999) * 1e3,
+            max=second.largest / 1e3,
+            blocked=gained(before.blocked, now.blocked),
+        )
+        self._ok, self._failed, self._payload = meter.ok, meter.failed, meter.payload
+        if self._on_second is not None:
+            self._on_second(self, row)
+        self.timeline.add(row)
+
+
+class Measurement(Measured):
+    """Measures once, in this process.
+
+    Args:
+        plan: what. Raises UsageError when its target can't be meant.
+        on_counted: called with the uploads that count, as they end.
+        on_second: called with each row of the timeline; `meter.second` is that second's latencies.
+        part: of the load, where several processes share one.
+        begins: when it begins (monotonic seconds), for all of them; None: with `complete`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        on_counted: OnCounted | None = None,
+        on_second: OnSecond | None = None,
+        part: Part = load.WHOLE,
+        begins: float | None = None,
+    ) -> None:
+        super().__init__(plan, on_second)
+        self.tally: _Counts = _Counts()
+        self._on_counted = on_counted
+        self._part = part
+        self._begins = begins
+        self._open_loop: load.OpenLoop | None = None
+        if plan.rate is not None:
+            # The arrivals of all parts lie between each other, evenly.
+            due = None if begins is None else begins + part.index / part.count / plan.rate
+            self._open_loop = load.OpenLoop(plan.rate, plan.settings.concurrency, due)
         self._timers: list[asyncio.TimerHandle] = []
         self._second: asyncio.TimerHandle | None = None
 
@@ -116,11 +195,16 @@ class Measurement:
         plan = self.plan
         self._loop = asyncio.get_running_loop()
         self._run = Run(plan.settings, self.target, self.tally, self._on_results, None, distinct=True)
-        batches = plan.batches()
+        batches = plan.batches(self._part)
         if plan.count is not None and not plan.warm_up:
             batches = load.first(batches, plan.count)
+        # What counts is what ends in the window, however late a timer is.
+        opens = (time.monotonic() if self._begins is None else self._begins) + plan.warm_up
+        self.meter.begin(opens)
+        if plan.duration is not None:
+            self.meter.end(opens + plan.duration)
         if plan.warm_up:
-            self._timers.append(self._loop.call_later(plan.warm_up, self._begin))
+            self._timers.append(self._later(opens, self._begin))
         else:
             self._begin()
         try:
@@ -139,11 +223,14 @@ class Measurement:
     # --- the window ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.first = self._before = self._read()
-        self.meter.begin(self.first.at)
-        self._second = self._loop.call_later(1.0, self._sample)
+        opens = self.meter.begins
+        self.first = self.latest = self._read()._replace(at=opens)
+        self._sample_at(1)
         if self.plan.duration is not None:
-            self._timers.append(self._loop.call_later(self.plan.duration, self._end))
+            self._timers.append(self._later(opens + self.plan.duration, self._end))
+
+    def _later(self, at: float, called: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(max(at - time.monotonic(), 0.0), called)
 
     def _end(self) -> None:
         """Close the window, once."""
@@ -172,41 +259,18 @@ class Measurement:
 
     # --- by the second ------------------------------------------------------------------------------------------------
 
+    def _sample_at(self, second: int) -> None:
+        """Read again so many seconds from the beginning, unless the window ends then: its end makes the last row."""
+        assert self.first is not None
+        if self.plan.duration is None or second < self.plan.duration - _SLIVER:
+            self._second = self._later(self.first.at + second, self._sample)
+
     def _sample(self) -> None:
         assert self.first is not None
         now = self._read()
         self._add_row(now)
-        due = self.first.at + round(now.at - self.first.at) + 1.0
-        self._second = self._loop.call_later(max(due - now.at, 0.0), self._sample)
-
-    def _add_row(self, now: Reading) -> None:
-        before, meter = self._before, self.meter
-        assert before is not None
-        assert self.first is not None
-        self._before = now
-        if now.at <= before.at:
-            return
-        second = meter.second
-        row = Row(
-            at=before.at - self.first.at,
-            seconds=now.at - before.at,
-            ok=meter.ok - self._ok,
-            failed=meter.failed - self._failed,
-            dropped=now.dropped - before.dropped,
-            payload=meter.payload - self._payload,
-            sent=now.sent - before.sent,
-            p50=second.quantile(0.5) * 1e3,
-            p90=second.quantile(0.9) * 1e3,
-            p99=second.quantile(0.99) * 1e3,
-            p999=second.quantile(0.999) * 1e3,
-            max=second.largest / 1e3,
-            blocked=gained(before.blocked, now.blocked),
-        )
-        self._ok, self._failed, self._payload = meter.ok, meter.failed, meter.payload
-        if self._on_second is not None:
-            self._on_second(self, row)
-        second.clear()
-        self.timeline.add(row)
+        self.meter.second.clear()
+        self._sample_at(round(now.at - self.first.at) + 1)
 
     def _read(self) -> Reading:
         self._run.count()
@@ -219,6 +283,23 @@ class Measurement:
             cpu=time.process_time(),
             queued=_queued(),
         )
+
+
+def together(readings: Sequence[Reading]) -> Reading:
+    """Return what several processes read for the same moment as one; its time is that of the last of them."""
+    return Reading(
+        at=max(one.at for one in readings),
+        sent=sum(one.sent for one in readings),
+        dropped=sum(one.dropped for one in readings),
+        blocked={cause: sum(one.blocked.get(cause, 0.0) for one in readings) for cause in _causes(readings)},
+        busy=sum(one.busy for one in readings),
+        cpu=sum(one.cpu for one in readings),
+        queued=sum(one.queued for one in readings),
+    )
+
+
+def _causes(readings: Sequence[Reading]) -> list[str]:
+    return list(dict.fromkeys(cause for one in readings for cause in one.blocked))
 
 
 def gained(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

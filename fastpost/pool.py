@@ -103,6 +103,8 @@ class Pool:
         self.uneven = False
         self._growth: growth.Growth | None = None
         self._fixed = 1
+        #: Connections that could not be had beside others, since one last ended.
+        self._refused = 0
         if settings.connections == "auto":
             self._growth = growth.Growth(min(settings.concurrency, settings.most_connections))
         else:
@@ -137,7 +139,7 @@ class Pool:
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
 
     def _wanted(self) -> int:
-        return self._fixed if self._growth is None else self._growth.wanted
+        return max(self._fixed - self._refused, 1) if self._growth is None else self._growth.wanted
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -150,12 +152,21 @@ class Pool:
             return
         failure = task.exception()
         if isinstance(failure, TargetUnreachable):
-            if not self.connections and not self._opening:
+            if self.connections:
+                self._do_without()
+            elif not self._opening:
                 self._on_unreachable(failure)
         elif failure is not None:
             self._on_error(failure)
         else:
             self._on_ready()
+
+    def _do_without(self) -> None:
+        """The server lets us have some connections but not this one: its share is for the others."""
+        self._refused += 1
+        if self._growth is not None:
+            self._growth.limit(len(self.connections))
+        self._on_ready()
 
     async def _open_one(self) -> None:
         """Open one connection, with retries. Raises the TargetUnreachable of the last try."""
@@ -300,7 +311,9 @@ class Pool:
         if not live:
             return []
         free = max(self.concurrency - sum(plane.open_streams for plane in planes if plane.draining), 0)
-        shares = [free // len(live) + (index < free % len(live)) for index in range(len(live))]
+        # Those that are being opened have their share too: what is begun here by then can't move there.
+        expected = min(len(live) + len(self._opening), max(self._wanted(), len(live)), max(free, 1))
+        shares = [free // expected + (index < free % expected) for index in range(len(live))]
         # What a connection still has open above its share is lent by the others.
         lent = sum(max(plane.open_streams - share, 0) for plane, share in zip(live, shares, strict=True))
         self.uneven = self.uneven or lent > 0
@@ -355,6 +368,7 @@ class Pool:
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
+        self._refused = 0
         if self._closing:
             return
         responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import itertools
 import os
 import pickle
@@ -19,8 +18,8 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from fastpost import forks, worker
 from fastpost import target as targets
-from fastpost import worker
 from fastpost._table import Attempt
 from fastpost.cores import Cores
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError, WorkerLost
@@ -116,23 +115,11 @@ def _shares(settings: Settings, count: int) -> list[Settings]:
         raise UsageError(f"{count} processes need a concurrency of {count} at least: give --concurrency {count}")
     if isinstance(settings.connections, int) and settings.connections < count:
         raise UsageError(f"{count} processes need a connection each: give --connections {count} at least, or auto")
-    return [
-        dataclasses.replace(
-            settings,
-            concurrency=_part(settings.concurrency, count, index),
-            connections="auto" if settings.connections == "auto" else _part(settings.connections, count, index),
-            most_connections=max(settings.most_connections // count, 1),
-        )
-        for index in range(count)
-    ]
+    return [forks.share(settings, count, index) for index in range(count)]
 
 
 def _most_connections(settings: Settings) -> int:
     return settings.most_connections if settings.connections == "auto" else settings.connections
-
-
-def _part(whole: int, count: int, index: int) -> int:
-    return whole // count + (index < whole % count)
 
 
 class _Worker:
@@ -195,11 +182,10 @@ class _Worker:
     def lost(self) -> WorkerLost:
         """Say how it ended, once its pipe says that it did."""
         _, status = os.waitpid(self.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
         self.pid = 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return WorkerLost(
-            f"one of the processes {how}: this file was with it, and may have arrived or not; upload it again"
+            f"one of the processes {forks.ended(status)}: this file was with it, and may have arrived or not; "
+            "upload it again"
         )
 
     def end(self) -> None:
@@ -211,10 +197,10 @@ class _Worker:
             self.pid = 0
         for thread in self._threads:
             thread.join(_THREAD_ENDS)
-        self.leave()
+        self.close()
 
-    def leave(self) -> None:
-        """Close the parent's ends, also in a worker forked later: else this one would never see the parent end."""
+    def close(self) -> None:
+        """Close the parent's ends."""
         self._portions.close()
         self._told.close()
 
@@ -223,21 +209,12 @@ def _fork(settings: Settings, others: Iterable[_Worker], *, tells_results: bool,
     portions, its_portions = socket.socketpair()
     reading, writing = os.pipe()
     told, its_told = open(reading, "rb"), open(writing, "wb")  # noqa: SIM115
-    # A signal that comes before the worker can take it would meet the parent's handler.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        pid = os.fork()
-        if pid == 0:
-            portions.close()
-            told.close()
-            for other in others:
-                other.leave()
-            worker.live(worker.Worker(settings, its_portions, its_told, tells_results=tells_results, grace=grace))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    one = _Worker(0, portions, told)
+    own = worker.Worker(settings, its_portions, its_told, tells_results=tells_results, grace=grace)
+    one.pid = forks.forked(own.work, [one, *others])
     its_portions.close()
     its_told.close()
-    return _Worker(pid, portions, told)
+    return one
 
 
 class _Run:

@@ -83,7 +83,9 @@ def _judged(threshold: Threshold, measurements: Sequence[Mapping[str, Any]]) -> 
     told = ""
     if met:
         value = threshold.value(met[0])
-        where = f"with {met[0]['concurrency']} in flight on {met[0]['connections']} connections, run {met[0]['run']}"
+        by = f" by {met[0]['processes']} processes" if met[0]["processes"] > 1 else ""
+        on = f"{met[0]['connections']} connections{by}"
+        where = f"with {met[0]['concurrency']} in flight on {on}, run {met[0]['run']}"
         told = f"{'nothing ended' if value is None else _shown(threshold.figure, value)} {where}"
     return {"condition": threshold.text, "missed": bool(met), "told": told}
 

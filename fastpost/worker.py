@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import asyncio
 import marshal
-import os
 import pickle
 import signal
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
@@ -179,15 +178,3 @@ class Worker:
     def _stop(self) -> None:
         self._tell(Message("stopped"))
         self._uploader.stop(self._grace)
-
-
-def live(worker: Worker) -> None:
-    """Be a worker process to the end of it: nothing of the parent's is cleaned up or flushed twice."""
-    code = 1
-    try:
-        worker.work()
-        code = 0
-    except OSError:
-        pass  # the parent is gone, and with it whoever would want to know
-    finally:
-        os._exit(code)

@@ -51,6 +51,7 @@ def measured(
     return {
         "concurrency": concurrency,
         "connections": connections,
+        "processes": 1,
         "run": run,
         "seconds": sum(seconds),
         "uploads": {"ok": ok, "failed": 0, "dropped": 0, "rate": float(rate)},
@@ -72,7 +73,14 @@ def measured(
         "blocked_s": blocked,
         "limited_by": {"cause": "server", "share": 0.6, "sentence": "60% of the time the server had not answered yet"},
         "fairness": {"jain": None},
-        "client": {"cpu_s": 2.0, "busy": 0.4, "queued": 0.0, "lower_bound": False, "sentence": None},
+        "client": {
+            "cpu_s": 2.0,
+            "busy": 0.4,
+            "queued": 0.0,
+            "lower_bound": False,
+            "sentence": None,
+            "processes": [{"cpu_s": 2.0, "busy": 0.4, "queued": 0.0}],
+        },
         "timeline": [
             {
                 "at": sum(seconds[:place]), "seconds": took, "ok": round(rate * took), "failed": 0, "dropped": 0,

@@ -21,16 +21,15 @@ def measurement(**plan: Any) -> Any:
     second.record(0.005)
     return SimpleNamespace(
         plan=SimpleNamespace(**{"duration": None, "count": None} | plan),
-        meter=SimpleNamespace(ok=0, failed=0, payload=0, second=second),
+        meter=SimpleNamespace(ok=0, failed=0, payload=0, second=second, begins=1.0),
         tally=SimpleNamespace(blocked={}),
-        first=None,
+        counted_until=None,
     )
 
 
 def drawn(one: Any, stream: io.StringIO, moves: int = 2) -> list[str]:
     view = LiveView(Outlet(stream, "standard error"))
     view.draw(one, "", 0.0)
-    one.first = SimpleNamespace(at=1.0)
     for step in range(1, moves + 1):
         one.meter.ok += 1000
         one.meter.payload += 4_000_000
@@ -54,3 +53,17 @@ def test_lines_where_nothing_can_be_redrawn() -> None:
     lines = drawn(measurement(count=5000), io.StringIO())
     assert lines[0] == "fastpost: warming up"
     assert "2,001 of 5,000" in lines[2]
+
+
+def test_between_two_words_of_other_processes_the_last_rate_stands() -> None:
+    one, stream = measurement(), Terminal()
+    view = LiveView(Outlet(stream, "standard error"))
+    one.counted_until = 1.0
+    view.draw(one, "", 1.2)
+    one.counted_until, one.meter.ok = 2.0, 500
+    view.draw(one, "", 2.1)
+    view.draw(one, "", 2.3)
+    lines = stream.getvalue().split("\r\x1b[2K")
+    assert "uploads/s" not in lines[1]
+    assert lines[2] == lines[3]
+    assert "500 uploads/s" in lines[3]

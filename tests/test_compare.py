@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastpost import cli, compare
+from fastpost.errors import UsageError
 
 
 def measured(rng: random.Random, run: int, speed: float, concurrency: int, seconds: int) -> dict[str, Any]:
@@ -82,6 +83,18 @@ def test_each_setting_of_a_sweep_is_compared_with_itself() -> None:
         report(1, concurrencies=(1, 10, 50)), report(2, concurrencies=(10, 50, 100)), ("a", "b")
     )
     assert [one["concurrency"] for one in comparison["comparisons"]] == [10, 50]
+
+
+def test_settings_are_told_apart_by_their_processes_too_and_old_reports_had_one() -> None:
+    before, after = report(1), report(2, concurrencies=(50, 50))
+    for at, one in enumerate(after["measurements"]):
+        one["processes"] = 1 + at % 2
+    comparison = compare.compared(before, after, ("a", "b"))
+    assert [(one["processes"], one["runs"]) for one in comparison["comparisons"]] == [(1, [5, 5])]
+    for one in after["measurements"]:
+        one["processes"] = 2
+    with pytest.raises(UsageError, match=r"50 in flight on 1 connection, b has 50 in flight on 1 connection by 2 proc"):
+        compare.compared(before, after, ("a", "b"))
 
 
 def test_a_rate_that_was_asked_for_has_no_verdict() -> None:

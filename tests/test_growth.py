@@ -43,6 +43,15 @@ def test_doubles_while_each_step_brings_more() -> None:
     assert set(seen[12:]) == {8}
 
 
+def test_quadruples_where_the_window_is_hardly_ever_open() -> None:
+    growth = Growth(8)
+    seen = []
+    for _ in range(10):
+        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
+        seen.append(growth.wanted)
+    assert seen == [1, 4, 4, 4, 8, 8, 8, 8, 8, 8]
+
+
 def test_waiting_for_streams_is_a_reason_too() -> None:
     growth = Growth(8)
     for _ in range(20):

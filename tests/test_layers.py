@@ -52,8 +52,9 @@ ARROWS = {
     "uploader": "run _table target sources tally errors config",
     "worker": "uploader _table sources tally errors config",
     "cores": "",
+    "forks": "config",
     "portions": "cores sources",
-    "processes": "worker portions cores uploader run _table target sources tally errors config",
+    "processes": "forks worker portions cores uploader run _table target sources tally errors config",
     "_records": "_table _chunker",
     "recorded": "_records target sources errors",
     "journal": "recorded _records _table target sources errors",
@@ -94,8 +95,10 @@ ARROWS = {
     "compare_page": "page compare_text",
     "bench_files": "bench_page measurement timeline hdr causes report _table",
     "bench_view": "measurement progress outlet",
-    "bench_run": "bench_report bench_text bench_files bench_view thresholds measurement timeline signals outlet _table "
-    "errors",
+    "bench_worker": "measurement _meter _table load timeline tally errors",
+    "bench_processes": "bench_worker forks measurement _meter load tally errors",
+    "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
+    "signals outlet _table errors",
     "cli_types": "errors",
     "cli_bench": "cli_types open_files bench_run bench_files compare compare_text compare_page probe probe_text report "
     "thresholds measurement load sizes _payload ingest outlet config errors",
@@ -118,9 +121,10 @@ RESERVED = {
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
     "asyncio": "tcp connection feed pool redirects waiting run uploader processes worker upload_run signals load "
-    "measurement bench_run ingest_worker",
-    "uvloop": "connection uploader worker upload_run bench_run ingest_worker",
-    "time": "connection probe digest journal pool run uploader cores processes upload_run load measurement bench_run",
+    "measurement bench_worker bench_processes bench_run ingest_worker",
+    "uvloop": "connection uploader worker upload_run bench_worker bench_run ingest_worker",
+    "time": "connection probe digest journal pool run uploader cores processes upload_run load measurement "
+    "bench_worker bench_processes bench_run",
     "socket": "tcp connection probe worker processes ingest ingest_worker",
     "ssl": "tls connection probe ingest_worker",
     "posix.time": "",
@@ -226,8 +230,8 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
     assert {reserved for reserved in imported if name not in RESERVED[reserved].split()} == set()
 
 
-# A worker is a process, forked by its parent: it ends itself.
-@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker"}))
+# What is forked is a process that ends itself.
+@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker", "forks"}))
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]

@@ -61,14 +61,14 @@ def test_a_tree_without_files(tmp_path: Path) -> None:
 
 
 def run_open(
-    rate: float, most: int, until: int, *, ends: bool, count: int = 10_000
+    rate: float, most: int, until: int, *, ends: bool, count: int = 10_000, begins: float | None = None
 ) -> tuple[list[Upload], load.OpenLoop]:
     """Run an open loop until so many uploads were due; `ends`: each ends at once."""
     brought: list[Upload] = []
 
     async def main() -> load.OpenLoop:
         done = asyncio.get_running_loop().create_future()
-        opened = load.OpenLoop(rate, most)
+        opened = load.OpenLoop(rate, most, begins)
 
         def arrived(batch: Batch | None, failure: BaseException | None) -> None:
             assert failure is None
@@ -103,6 +103,31 @@ def test_above_the_limit_they_are_dropped_and_keep_their_place_in_time() -> None
     assert len(brought) == 5
     assert opened.in_flight == 5
     assert opened.dropped >= 95
+
+
+def test_parts_of_a_load_have_no_name_in_common() -> None:
+    payload = Payload(65_536)
+    parts = [load.Part(index, 3) for index in range(3)]
+    made = [uploads(load.made_up(sizes.parse("1..9"), payload, 100, part), 300) for part in parts]
+    names = [{each.name for each in part} for part in made]
+    assert [len(each) for each in names] == [34, 33, 33]
+    assert len(set.union(*names)) == 100
+    assert len({tuple(each.size for each in part) for part in made}) == 3
+
+
+def test_parts_of_a_folder_together_are_the_folder_again_and_again(tmp_path: Path) -> None:
+    for number in range(5):
+        tmp_path.joinpath(f"{number}").write_bytes(bytes(number))
+    parts = [uploads(load.replayed(str(tmp_path), None, load.Part(index, 2)), 10) for index in range(2)]
+    together = [each.name for pair in zip(*parts, strict=True) for each in pair]
+    whole = [each.name for each in uploads(load.replayed(str(tmp_path), None), 20)]
+    assert together == whole
+
+
+def test_an_open_loop_has_the_beginning_that_it_is_given() -> None:
+    begins = time.monotonic() + 0.05
+    brought, _ = run_open(2000.0, 100, 50, ends=True, begins=begins)
+    assert [each.due for each in brought[:50]] == pytest.approx([begins + place / 2000 for place in range(50)])
 
 
 def test_it_ends_with_its_load() -> None:

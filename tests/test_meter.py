@@ -139,6 +139,25 @@ def test_it_stops_at_the_number_that_was_wanted() -> None:
     assert meter.ok == 4
 
 
+def test_several_are_added_up_and_travel_as_they_are() -> None:
+    good, bad = Meter(), Meter(7)
+    good.begin(0.0)
+    good.end(50.0)
+    good.record(ended(3))
+    bad.begin(0.5)
+    bad.end(60.0)
+    bad.record(ended(4, b"404"))
+    whole = Meter.together([pickle.loads(pickle.dumps(one)) for one in (good, bad)])
+    assert (whole.ok, whole.failed, whole.payload, whole.wasted) == (3, 4, 300, 400)
+    assert whole.statuses() == {201: 3, 404: 4}
+    assert whole.latency.counts() == good.latency.counts()
+    assert whole.response.total == 3
+    assert (whole.begins, whole.ends) == (0.0, 60.0)
+    assert whole.second.total == 0
+    assert not pickle.loads(pickle.dumps(bad)).full
+    assert pickle.loads(pickle.dumps(good)).second.counts() == good.second.counts()
+
+
 def test_the_log_of_hdrhistogram_reads_what_is_compressed() -> None:
     mine = Histogram()
     rng = random.Random(1)

@@ -12,7 +12,7 @@ from fastpost.errors import UsageError
 
 def measured(**changes: Any) -> dict[str, Any]:
     return {
-        "concurrency": 50, "connections": 1, "run": 1,
+        "concurrency": 50, "connections": 1, "processes": 1, "run": 1,
         "uploads": {"ok": 990, "failed": 10, "dropped": 5, "rate": 1000.0},
         "bytes": {"rate": 4e6},
         "latency_ms": {"p50": 2.0, "p75": 3.0, "p90": 4.0, "p99": 50.0, "p999": 80.0, "p9999": 90.0,

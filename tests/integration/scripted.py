@@ -53,6 +53,10 @@ class Request:
 class Script:
     """What a server does: takes every body and answers 201. Tests override what they need."""
 
+    def accepts(self, number: int) -> bool:
+        """Tell whether that connection, counted from 0, is spoken to at all."""
+        return True
+
     def requested(self, peer: Peer, request: Request) -> None:
         """Act on the HEADERS of a request."""
 
@@ -193,6 +197,8 @@ class ScriptedServer:
 
     def _serve(self, stream: socket.socket, number: int) -> None:
         try:
+            if not self._script.accepts(number):
+                return
             if self._context is not None:
                 stream = self._context.wrap_socket(stream, server_side=True)
             peer = Peer(stream, number, self._max_concurrent_streams)

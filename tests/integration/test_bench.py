@@ -141,7 +141,9 @@ def test_over_tls(tmp_path: Path, certificates: servers.Certificates) -> None:
 
 
 @pytest.mark.unsanitized
-@pytest.mark.parametrize("loop", [("-c", "30"), ("--rate", "300")])
+@pytest.mark.parametrize(
+    "loop", [("-c", "30"), ("--rate", "300"), ("-c", "30", "--processes", "2"), ("--rate", "300", "--processes", "2")]
+)
 def test_known_delays_are_recovered_within_two_percent(loop: tuple[str, str], tmp_path: Path) -> None:
     """With few in flight: a hundred at once wait for each other in the server, which is no delay of its making.
 

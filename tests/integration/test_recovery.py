@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,67 @@ def test_reset_stream_is_retried(folder: Path) -> None:
     assert run.code == 0
     assert run.report["attempts"] == {"retried": 2, "replayed": 0}
     assert server.bodies() == contents(folder)
+
+
+# --- several connections --------------------------------------------------------------------------
+
+
+class Together(Script):
+    """Answers nothing before so many uploads have begun."""
+
+    def __init__(self, uploads: int) -> None:
+        self._lock = threading.Lock()
+        self._missing = uploads
+        self._all = threading.Event()
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        with self._lock:
+            self._missing -= 1
+            if self._missing == 0:
+                self._all.set()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        self._all.wait(20)
+        peer.answer(request, 201)
+
+
+def test_each_of_several_connections_has_its_share_from_the_beginning(tmp_path: Path) -> None:
+    """Else the first one there would begin all uploads, and what has a stream can't move to the others."""
+    for number in range(12):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    with ScriptedServer(Together(4)) as server:
+        run = command.upload(tmp_path, "--to", server.url, "--connections", "4", "--concurrency", "4")
+    assert run.code == 0
+    first = [request.number for request in sorted(server.requests, key=lambda each: each.arrived)[:4]]
+    assert sorted(first) == [0, 1, 2, 3]
+
+
+class OneOnly(Script):
+    """Lets only the first connection live, and counts what is in flight on it."""
+
+    def __init__(self) -> None:
+        self.most = self._in_flight = 0
+
+    def accepts(self, number: int) -> bool:
+        return number == 0
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        self._in_flight += 1
+        self.most = max(self.most, self._in_flight)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        self._in_flight -= 1
+        peer.answer(request, 201)
+
+
+def test_the_share_of_a_connection_that_cannot_be_had_is_for_the_others(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number}").write_bytes(bytes(2000))
+    script = OneOnly()
+    with ScriptedServer(script) as server:
+        options = ("--connections", "3", "--concurrency", "30", "--retries", "0")
+        run = command.upload(tmp_path, "--to", server.url, *options)
+    assert run.code == 0
+    assert run.files["ok"] == 300
+    assert script.most == 30
+    assert server.connections <= 5, "those that were refused are not asked for again and again"
