@@ -161,19 +161,29 @@ def compare(
 @click.option(
     "--budget", metavar="SIZE", default="16MiB", show_default=True, help="Upload at most so many octets to find out."
 )
+@click.option(
+    "--requests",
+    metavar="N",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="Then make so many empty uploads on the same connection, to see after how many the server says GOAWAY.",
+)
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
 @click.pass_obj
-def probe(process: Process, /, url: str, budget: str, output_format: str, verbose: int, **network: Any) -> int:
+def probe(
+    process: Process, /, url: str, budget: str, requests: int, output_format: str, verbose: int, **network: Any
+) -> int:
     """Tell what a server advertises, and the ceiling that follows from it.
 
     Times to connect, SETTINGS, windows and how it opens them, round trip, and window ÷ round trip for 1 to 8
-    connections. Makes one upload.
+    connections. Makes one upload, and with --requests empty ones of the same name after it.
     """
     with process.traced(verbose):
-        return _probe(process, url, budget, output_format == "json", network)
+        return _probe(process, url, budget, requests, output_format == "json", network)
 
 
-def _probe(process: Process, url: str, budget: str, as_json: bool, network: dict[str, Any]) -> int:
+def _probe(process: Process, url: str, budget: str, requests: int, as_json: bool, network: dict[str, Any]) -> int:
     import json
 
     from fastpost import probe, probe_text, report, sizes
@@ -183,7 +193,7 @@ def _probe(process: Process, url: str, budget: str, as_json: bool, network: dict
     except UsageError as error:
         raise UsageError(f"--budget: {error}") from None
     out, _ = process.outlets()
-    found = probe.Probe(_settings(url, 1, 1, network), octets).look()
+    found = probe.Probe(_settings(url, 1, 1, network), octets, requests).look()
     if as_json:
         out.write(json.dumps(found) + "\n")
     else:

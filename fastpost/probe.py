@@ -40,8 +40,12 @@ _CONNECTIONS: Final = 8
 #: Seconds that the upload may take, and that a server gets to say GOAWAY behind its answer.
 _UPLOAD_LIMIT: Final = 10.0
 _AFTERMATH: Final = 0.2
+#: Seconds that all empty uploads may take, and how many are under way at once.
+_REQUESTS_LIMIT: Final = 30.0
+_REQUESTS_AT_ONCE: Final = 50
 _NAME: Final = b"fastpost-probe.bin"
 _RECEIVE: Final = 65536
+_FRAME_HEADER: Final = 9
 
 
 class _Granted:
@@ -74,16 +78,21 @@ class Probe:
     Args:
         settings: where to and how. Raises UsageError when the target can't be meant.
         budget: most octets to upload.
+        requests: empty uploads to make after that one on the same connection, to see when the server says GOAWAY.
     """
 
-    def __init__(self, settings: Settings, budget: int) -> None:
+    def __init__(self, settings: Settings, budget: int, requests: int = 0) -> None:
         self._settings = settings
         self._budget = budget
+        self._requests = requests
+        #: Of these: begun, and over.
+        self._begun = self._over = 0
         self._target: Target = targets.parse(
             settings.to, method=settings.method, content_type=settings.content_type or "application/octet-stream"
         )
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self._times: dict[str, float | None] = {"dns": None, "tcp": None, "tls": None, "settings": None}
+        self._pending = bytearray()
         self._told: dict[str, int] = {}
         self._settled = False
         self._pongs = 0
@@ -197,23 +206,10 @@ class Probe:
         """Send one body as fast as the windows let it, until it ends, is answered, or the budget is spent."""
         if self._goaway is not None:
             return
-        target = self._target
         self._stream_id = self._h2.get_next_available_stream_id()
         began = time.monotonic()
         limit = began + _UPLOAD_LIMIT
-        self._h2.send_headers(
-            self._stream_id,
-            [
-                (b":method", target.method),
-                (b":scheme", target.scheme.encode()),
-                (b":authority", target.authority),
-                (b":path", target.request_path(_NAME)),
-                *((name.lower().encode(), value.encode()) for name, value in self._settings.fields),
-                *target.fields(_NAME),
-                (b"content-length", str(self._budget).encode()),
-            ],
-            end_stream=self._budget == 0,
-        )
+        self._h2.send_headers(self._stream_id, self._fields(self._budget), end_stream=self._budget == 0)
         piece = os.urandom(1 << 20)
         try:
             while self._ended is None and self._goaway is None and time.monotonic() < limit:
@@ -223,9 +219,22 @@ class Probe:
                     pass
             self._took = time.monotonic() - began
             self._finish()
+            self._repeat()
         except (h2.exceptions.ProtocolError, OSError) as error:
             self._ended = self._ended or f"the connection ended: {error or type(error).__name__}"
             self._took = self._took or time.monotonic() - began
+
+    def _fields(self, length: int) -> list[tuple[bytes, bytes]]:
+        target = self._target
+        return [
+            (b":method", target.method),
+            (b":scheme", target.scheme.encode()),
+            (b":authority", target.authority),
+            (b":path", target.request_path(_NAME)),
+            *((name.lower().encode(), value.encode()) for name, value in self._settings.fields),
+            *target.fields(_NAME),
+            (b"content-length", str(length).encode()),
+        ]
 
     def _send(self, piece: bytes) -> bool:
         """Send what the windows allow, a frame at a time. False: nothing now."""
@@ -251,6 +260,18 @@ class Probe:
         while self._goaway is None and self._receive(limit):
             pass
 
+    def _repeat(self) -> None:
+        """Make empty uploads, some at a time, until the server says GOAWAY or all are answered."""
+        limit = time.monotonic() + _REQUESTS_LIMIT
+        while self._goaway is None and self._over < self._requests:
+            room = min(_REQUESTS_AT_ONCE, self._h2.remote_settings.max_concurrent_streams) - self._begun + self._over
+            for _ in range(min(room, self._requests - self._begun)):
+                self._h2.send_headers(self._h2.get_next_available_stream_id(), self._fields(0), end_stream=True)
+                self._begun += 1
+            self._flush()
+            if not self._receive(limit):
+                break
+
     # --- octets and events --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
@@ -271,11 +292,29 @@ class Probe:
         if not octets:
             return False
         now = time.monotonic()
-        for event in self._h2.receive_data(octets):
-            self._take(event, now)
+        self._pending += octets
+        # Frame by frame: behind GOAWAY h2 takes nothing any more, and would forget what came before it.
+        while self._goaway is None and (frame := self._next_frame()):
+            for event in self._h2.receive_data(frame):
+                self._take(event, now)
         if self._goaway is None:
             self._flush()
         return True
+
+    def _next_frame(self) -> bytes:
+        """Take the first whole frame (RFC 9113 §4.1) of what has come; empty: it is not whole yet.
+
+        Raises h2's FrameTooLargeError: most likely it is none, but HTTP/1.1.
+        """
+        length = int.from_bytes(self._pending[:3], "big")
+        if length > self._h2.max_inbound_frame_size:
+            raise h2.exceptions.FrameTooLargeError(f"a frame of {length:,} octets")
+        end = _FRAME_HEADER + length
+        if len(self._pending) < end:
+            return b""
+        frame = bytes(self._pending[:end])
+        del self._pending[:end]
+        return frame
 
     def _take(self, event: h2.events.Event, now: float) -> None:
         match event:
@@ -289,14 +328,20 @@ class Probe:
             case h2.events.WindowUpdated(stream_id=stream_id, delta=delta):
                 (self._stream if stream_id else self._connection).add(delta or 0, self._sent)
                 self._note_windows()
-            case h2.events.ResponseReceived(headers=headers):
+            case h2.events.ResponseReceived(headers=headers, stream_id=self._stream_id):
                 fields = {bytes(name): bytes(value) for name, value in reversed(headers or [])}
                 self._status = int(fields[b":status"])
                 self._server = fields.get(b"server", b"").decode("latin-1")
                 self._answered_early = self._sent < self._budget
             case h2.events.DataReceived(flow_controlled_length=length, stream_id=stream_id):
-                if length and self._ended is None:
-                    self._h2.acknowledge_received_data(length, stream_id or 0)
+                if length and stream_id == self._stream_id and self._ended is None:
+                    self._h2.acknowledge_received_data(length, stream_id)
+                elif length:
+                    self._h2.increment_flow_control_window(length)
+            case h2.events.StreamEnded(stream_id=stream_id) | h2.events.StreamReset(stream_id=stream_id) if (
+                stream_id != self._stream_id
+            ):
+                self._over += 1
             case h2.events.StreamEnded():
                 self._ended = "answered before its end" if self._answered_early else "complete"
             case h2.events.StreamReset(error_code=code):
@@ -308,8 +353,13 @@ class Probe:
                 self._goaway = {
                     "code": error_code_name(int(code or 0)),
                     "last_stream_id": last,
+                    "after_requests": None if last is None or last > self._newest() else (last + 1) // 2,
                     "after_s": round(now - self._began, 6),
                 }
+
+    def _newest(self) -> int:
+        """The stream that was opened last; 0: none was. A GOAWAY that names a later one only announces another."""
+        return self._stream_id + 2 * self._begun
 
     def _note_windows(self) -> None:
         self._largest[1] = max(self._largest[1], self._h2.outbound_flow_control_window)
@@ -348,6 +398,7 @@ class Probe:
                 "status": self._status or None,
                 "ended": self._ended or "not begun: the server goes away",
             },
+            "requests": (self._stream_id > 0) + self._begun,
             "goaway": self._goaway,
             "server": self._recognised(),
             "ceiling": ceiling(

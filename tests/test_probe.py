@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,6 +15,7 @@ from h2_judge import goaway, settings_frame, window_update
 from in_process import Raw, Server
 from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
+from integration.servers import nginx
 
 from fastpost import cli, probe, servers
 
@@ -88,6 +90,41 @@ def test_goaway_is_told() -> None:
     assert found["goaway"]["last_stream_id"] == 1
 
 
+def test_after_how_many_requests_goaway_comes() -> None:
+    """As nginx does: the last one taken is named, what came behind it is not."""
+
+    class Leaving(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 201, b"taken")
+            if request.stream_id == 2 * 30 - 1:
+                peer.goaway(request.stream_id)
+
+    with Server(Leaving(), max_concurrent_streams=7) as server:
+        found = look(server.url, "--budget", "1000", "--requests", "100")
+        told = run(server.url, "--budget", "1000", "--requests", "100").stdout
+    assert found["upload"]["status"] == 201
+    assert found["goaway"]["after_requests"] == 30
+    assert 30 <= found["requests"] <= 37
+    assert "NO_ERROR after 30 of 3" in told
+
+
+def test_no_goaway_in_so_many_requests() -> None:
+    with Server() as server:
+        found = look(server.url, "--budget", "1000", "--requests", "200")
+        assert "none came in 201 requests" in run(server.url, "--budget", "0", "--requests", "200").stdout
+    assert found["requests"] == 201
+    assert found["goaway"] is None
+    assert found["upload"]["ended"] == "complete"
+    assert [len(request.body) for request in server.requests[:3]] == [1000, 0, 0]
+
+
+def test_nginx_says_goaway_after_a_thousand_requests(tmp_path: Path) -> None:
+    with nginx(tmp_path, None) as server:
+        found = look(server.url, "--budget", "1000", "--requests", "1500")
+    assert found["goaway"]["after_requests"] == 1000
+    assert "keepalive_requests" in found["server"]["goaway"]
+
+
 def test_text_for_people() -> None:
     with Server() as server:
         result = run(server.url, "--budget", "10000")
@@ -99,7 +136,9 @@ def test_text_for_people() -> None:
 def test_http_1_1_is_exit_code_4_with_the_cure() -> None:
     def old(stream: socket.socket, _: int) -> None:
         stream.recv(1000)
-        stream.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        while stream.recv(65_536):
+            pass  # it keeps the connection open; that is not waited for
 
     with Raw(old) as server:
         result = run(server.url)
