@@ -312,7 +312,7 @@ class Pool:
             return []
         free = max(self.concurrency - sum(plane.open_streams for plane in planes if plane.draining), 0)
         # Those that are being opened have their share too: what is begun here by then can't move there.
-        expected = min(len(live) + len(self._opening), max(self._wanted(), len(live)), max(free, 1))
+        expected = max(min(len(live) + len(self._opening), self._wanted()), len(live))
         shares = [free // expected + (index < free % expected) for index in range(len(live))]
         # What a connection still has open above its share is lent by the others.
         lent = sum(max(plane.open_streams - share, 0) for plane, share in zip(live, shares, strict=True))
