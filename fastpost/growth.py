@@ -2,25 +2,26 @@
 
 RFC 9113 §9.1 wants one connection to a server. But throughput is at most window ÷ round trip, and only the server can
 enlarge a window: where it keeps the uploads waiting, more connections are the only cure that a client has. So the
-number doubles, or quadruples, while each step brings more, up to LIMIT, and falls back when it doesn't, or when
-connections have nothing to do. Pure: samples in, a number out; docs/decisions/0006 says what was measured.
+number doubles while each step brings more, up to LIMIT, or goes there at once where the window is hardly ever open; and
+falls back when a step brings nothing, or when connections have nothing to do. Pure: samples in, a number out;
+docs/decisions/0006 says what was measured.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 #: Most connections that are opened without being asked for.
 LIMIT: Final = 8
 #: Seconds between samples.
 INTERVAL: Final = 0.25
-#: What a step must bring: this much more of octets or answers a second.
+#: What a doubling must bring: this much more of octets or answers a second.
 GAIN: Final = 1.15
 #: Samples over which waiting is looked at: 0.5 s.
 _SPAN: Final = 2
-#: Part of the time that the connection window was closed above which the number is multiplied by _LEAP, not doubled.
+#: Part of the time that the connection window was closed above which all that may be had are opened at once.
 _SHUT: Final = 0.9
-_LEAP: Final = 4
 #: Samples without a verdict after a step: new connections begin slowly.
 _SETTLING: Final = 1
 #: Samples before another step is tried after one that brought nothing; doubled each time.
@@ -59,6 +60,8 @@ class Growth:
     def __init__(self, most: int) -> None:
         self.wanted = 1
         self._most = min(most, LIMIT)
+        #: No step was taken back yet.
+        self._may_leap = True
         self._samples: list[Sample] = []
         #: The number and the rates before the step that is on trial.
         self._before: tuple[int, float, float] | None = None
@@ -105,8 +108,8 @@ class Growth:
 
     def _grow(self) -> None:
         self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
-        factor = _LEAP if self._mean("closed") > _SHUT else 2
-        self.wanted = min(factor * self.wanted, self._most)
+        leap = self._may_leap and self._mean("closed") > _SHUT
+        self.wanted = self._most if leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING
         self._samples.clear()
 
@@ -115,12 +118,14 @@ class Growth:
         if len(self._samples) < _SPAN:
             return
         self._before = None
-        if self._mean("octets") > GAIN * octets or self._mean("answers") > GAIN * answers:
+        gain = GAIN ** math.log2(self.wanted / number)
+        if self._mean("octets") > gain * octets or self._mean("answers") > gain * answers:
             self._rest = _REST
             if self._waits():
                 self._grow()
             return
         self.wanted = min(number, self._most)
+        self._may_leap = False
         self._resting = self._rest
         self._rest *= 2
 

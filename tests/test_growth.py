@@ -43,13 +43,24 @@ def test_doubles_while_each_step_brings_more() -> None:
     assert set(seen[12:]) == {8}
 
 
-def test_quadruples_where_the_window_is_hardly_ever_open() -> None:
+def test_goes_to_the_most_at_once_where_the_window_is_hardly_ever_open() -> None:
     growth = Growth(8)
     seen = []
-    for _ in range(10):
+    for _ in range(6):
         growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
         seen.append(growth.wanted)
-    assert seen == [1, 4, 4, 4, 8, 8, 8, 8, 8, 8]
+    assert seen == [1, 8, 8, 8, 8, 8]
+
+
+def test_a_leap_must_bring_what_its_doublings_would_and_is_not_tried_twice() -> None:
+    growth = Growth(8)
+    seen = set()
+    for _ in range(1000):
+        growth.step(sample(growth, 1e6 * (1.0 if growth.wanted == 1 else 1.3), closed=0.99))
+        seen.add(growth.wanted)
+        if growth.wanted == 2:
+            break
+    assert seen == {1, 8, 2}
 
 
 def test_waiting_for_streams_is_a_reason_too() -> None:
