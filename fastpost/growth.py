@@ -77,6 +77,14 @@ class Growth:
             return True
         return self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
 
+    @property
+    def shut(self) -> bool:
+        """True when the windows of several connections are hardly ever open: uploads should be free to move then too.
+
+        Else the last ones end at different times, each connection with what it had begun.
+        """
+        return self.wanted > 1 and bool(self._samples) and self._mean("closed") > _SHUT
+
     def limit(self, most: int) -> None:
         """Never have more than that from now on."""
         self._most = min(self._most, most)
@@ -108,7 +116,7 @@ class Growth:
 
     def _grow(self) -> None:
         self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
-        leap = self._may_leap and self._mean("closed") > _SHUT
+        leap = self._may_leap and self._samples[-1].closed > _SHUT
         self.wanted = self._most if leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING
         self._samples.clear()

@@ -350,6 +350,8 @@ class Run:
                 backlog.clear()
             else:
                 connection.submit([backlog.popleft() for _ in range(room)])
+        elif room and len(self._pool.connections) > 1 and (spared := self._pool.spare_for(connection)):
+            connection.submit(spared)
         connection.session.plane.behind = len(backlog)
         self._ask_for_more()
 

@@ -138,6 +138,16 @@ def test_it_is_decided_at_the_most() -> None:
     assert not growth.deciding
 
 
+def test_windows_are_shut_where_several_connections_wait_for_them() -> None:
+    growth = Growth(8)
+    assert not growth.shut
+    for _ in range(20):
+        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
+    assert growth.shut
+    steps(growth, 2, 1e6, closed=0.5)
+    assert not growth.shut
+
+
 def test_a_lower_limit_holds_at_once_and_for_good() -> None:
     growth = Growth(8)
     for _ in range(20):

@@ -305,6 +305,33 @@ def test_each_of_several_connections_has_its_share_from_the_beginning(tmp_path: 
     assert sorted(first) == [0, 1, 2, 3]
 
 
+class Stuck(Script):
+    """Answers nothing on the first connection before all else is done on the other one."""
+
+    def __init__(self, uploads: int) -> None:
+        self._left = uploads - 1
+        self._others_done = threading.Event()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if peer.number == 0:
+            self._others_done.wait(20)
+        else:
+            self._left -= 1
+            if not self._left:
+                self._others_done.set()
+        peer.answer(request, 201)
+
+
+def test_what_waits_in_line_on_one_connection_moves_to_one_that_has_nothing_left(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    with ScriptedServer(Stuck(12)) as server:
+        run = command.upload(tmp_path, "--to", server.url, "--connections", "2", "--concurrency", "2")
+    assert run.files["ok"] == 12
+    assert run.report["seconds"] < 20, "nobody had to be waited for"
+    assert [request.number for request in server.requests].count(0) == 1
+
+
 class OneOnly(Script):
     """Lets only the first connection live, and counts what is in flight on it."""
 
