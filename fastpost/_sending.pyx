@@ -187,7 +187,7 @@ cdef class SendSide:
             self._finished.append(attempt)
 
     def withdraw(self, int64_t most=_MAX_STREAM_ID) -> list:
-        """Return, untouched and in order, the end of the line: what waits beyond the room there is, and beyond `most`."""
+        """Return, untouched and in order, the end of the line: what waits beyond the room, and beyond `most`."""
         cdef int64_t kept = min(2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count, most)
         waiting = self._waiting
         withdrawn = [waiting.pop() for _ in range(len(waiting) - max(kept, 0))]
