@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 
@@ -87,7 +87,8 @@ def test_signals_between_two_loops_meet_the_next_one() -> None:
             await asyncio.wait_for(came, 20)
 
     with signals_held():
-        os.kill(os.getpid(), signal.SIGINT)
+        # To this thread: another one, of a test before, may not hold it.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         until = time.monotonic()
         asyncio.run(main())
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
