@@ -42,6 +42,7 @@ LIKE_UPLOAD: Final = frozenset(
 #: Those of them that a single upload has no use for.
 _OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay", "progress", "quiet"})
 _DURATION: Final = 10.0
+_MOST_IN_FLIGHT: Final = 1000
 _WARM_UP: Final = 1.0
 
 
@@ -67,7 +68,10 @@ class Process(NamedTuple):
     "--rate", metavar="N", type=float, help="Open loop: begin so many uploads a second, whatever became of the others."
 )
 @click.option(
-    "--max-in-flight", metavar="N", type=int, help="With --rate: more than these are dropped.  [default: 1000]"
+    "--max-in-flight",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --rate: more than these are dropped.  [default: 1000]",
 )
 @click.option(
     "--connections",
@@ -240,6 +244,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
     paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
     json = options.pop("output_format") == "json"
+    _check(**options)
     out, err = process.outlets()
     with contextlib.ExitStack() as stack:
         if url is None:
@@ -273,21 +278,11 @@ def _plans(
     from fastpost._payload import Payload
     from fastpost.measurement import Plan
 
-    _check(rate, max_in_flight, count, duration, size, folder, with_content)
-    most_in_flight = (max_in_flight or 1000,)
-    shared = {
-        "--concurrency": concurrency if rate is None else (),
-        "--max-in-flight": () if rate is None else most_in_flight,
-        "--connections": tuple(number for number in connections or () if not isinstance(number, str)),
-        "--rate": () if rate is None else (rate,),
-        "--count": () if count is None else (count,),
-    }
-    _check_shares(max(processes), shared)
     if count is None and duration is None:
         duration = _DURATION
     if warm_up is None:
         warm_up = 0.0 if count is not None else _WARM_UP
-    in_flight = concurrency if rate is None else most_in_flight
+    in_flight = concurrency if rate is None else (max_in_flight or _MOST_IN_FLIGHT,)
     payload = None if with_content else Payload()
     drawn = sizes.parse(size or "4KiB")
 
@@ -341,6 +336,10 @@ def _settings(url: str, concurrency: int, connections: int | str, network: dict[
 
 
 def _check(
+    *,
+    concurrency: tuple[int, ...],
+    connections: tuple[int | str, ...] | None,
+    processes: tuple[int, ...],
     rate: float | None,
     max_in_flight: int | None,
     count: int | None,
@@ -348,8 +347,9 @@ def _check(
     size: str | None,
     folder: str | None,
     with_content: bool,
+    **_: object,
 ) -> None:
-    """Refuse what can't be meant together."""
+    """Refuse what can't be meant together, before anything is started for it."""
     if rate is not None and not 0 < rate <= 1e6:
         raise UsageError("--rate is a number of uploads a second, above 0 and up to 1000000")
     if max_in_flight is not None and rate is None:
@@ -362,6 +362,14 @@ def _check(
         raise UsageError("--from takes the sizes from the folder: leave out --size")
     if with_content and folder is None:
         raise UsageError("--with-content belongs to --from DIR: the folder whose files are sent")
+    shared = {
+        "--concurrency": concurrency if rate is None else (),
+        "--max-in-flight": () if rate is None else (max_in_flight or _MOST_IN_FLIGHT,),
+        "--connections": [number for number in connections or () if not isinstance(number, str)],
+        "--rate": () if rate is None else (rate,),
+        "--count": () if count is None else (count,),
+    }
+    _check_shares(max(processes), shared)
 
 
 def _check_shares(processes: int, shared: Mapping[str, Sequence[float]]) -> None:

@@ -242,6 +242,12 @@ def test_what_can_not_be_meant_is_told(arguments: tuple[str, ...], told: tuple[s
     assert run.told(*told)
 
 
+def test_no_server_is_started_for_what_can_not_be_meant() -> None:
+    run = command.run("bench", "--count", "5", "--duration", "5s")
+    assert run.code == 2
+    assert "embedded server" not in run.err
+
+
 def test_nobody_there_is_exit_code_4() -> None:
     run = command.run("bench", "http://127.0.0.1:1/", "--count", "5", "--retries", "0")
     assert run.code == 4
