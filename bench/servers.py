@@ -44,12 +44,17 @@ class Server(NamedTuple):
 
     def cpu(self) -> float:
         """Return the CPU seconds that the server's processes have used so far, user and system."""
-        return sum(_cpu_ticks(Path(f"/proc/{pid}")) for pid in _group(self.pid)) / _TICKS
+        return sum(process_cpu(pid) for pid in _group(self.pid))
 
     def thread_cpu(self) -> dict[str, float]:
         """Return the CPU seconds that each of the server's threads has used so far, by its number."""
         tasks = [task for pid in _group(self.pid) for task in _tasks(pid)]
         return {task.name: _cpu_ticks(task) / _TICKS for task in tasks}
+
+
+def process_cpu(pid: int) -> float:
+    """Return the CPU seconds that a process has used so far, user and system; 0.0 when it is gone."""
+    return _cpu_ticks(Path(f"/proc/{pid}")) / _TICKS
 
 
 def _group(leader: int) -> Iterator[int]:
