@@ -71,19 +71,15 @@ class Growth:
         self._idle = 0
 
     @property
-    def deciding(self) -> bool:
-        """True while another connection may still be wanted, or is on trial: uploads should be free to move to it."""
-        if self._before is not None:
+    def sparing(self) -> bool:
+        """True while uploads should stay free to move: no stream is to be begun whose octets could not go soon.
+
+        That is while another connection may still be wanted, or is on trial; and while the windows of several are
+        hardly ever open: else the last ones end at different times, each connection with what it had begun.
+        """
+        if self._before is not None or (self.wanted > 1 and self._samples and self._mean("closed") > _SHUT):
             return True
         return self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
-
-    @property
-    def shut(self) -> bool:
-        """True when the windows of several connections are hardly ever open: uploads should be free to move then too.
-
-        Else the last ones end at different times, each connection with what it had begun.
-        """
-        return self.wanted > 1 and bool(self._samples) and self._mean("closed") > _SHUT
 
     def limit(self, most: int) -> None:
         """Never have more than that from now on."""

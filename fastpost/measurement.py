@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import dataclasses
 import time
@@ -84,7 +85,7 @@ class _Counts(Tally):
         self._fail(one.upload.name, one.failure)
 
 
-class Measured:
+class Measured(abc.ABC):
     """What a plan came to, whoever measures it: counts, and rows by the second.
 
     Args:
@@ -114,13 +115,13 @@ class Measured:
         self._on_second = on_second
         self._ok = self._failed = self._payload = 0
 
+    @abc.abstractmethod
     async def complete(self) -> None:
         """Measure. Raises TargetUnreachable, and what the load raised."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
-        raise NotImplementedError
 
     @property
     def clients(self) -> list[tuple[Reading, Reading]]:

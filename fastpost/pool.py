@@ -260,7 +260,7 @@ class Pool:
         )
         self._retire(live, wanted)
         for plane in live:
-            plane.sparing = self._growth.deciding or self._growth.shut
+            plane.sparing = self._growth.sparing
         if wanted != len(live):
             self._on_ready()
 
@@ -322,18 +322,18 @@ class Pool:
             lends = min(max(share - plane.open_streams, 0), lent)
             lent -= lends
             plane.limit_concurrency(share - lends)
-            plane.sparing = self._growth is not None and (self._growth.deciding or self._growth.shut)
+            plane.sparing = self._growth is not None and self._growth.sparing
             withdrawn += plane.withdraw()
         return withdrawn
 
-    def spare_for(self, connection: Connection) -> list[Attempt]:
-        """Return half of what waits on the connection that has most of it, for one that has nothing left to begin."""
+    def level(self, connection: Connection) -> None:
+        """Give a connection that has nothing left to begin half of the longest line on another one."""
         own = connection.session.plane
-        planes = [other.session.plane for other in self.connections]
-        fullest = max(planes, key=lambda plane: plane.waiting)
-        if own.waiting or own.draining or own.out_of_files or own.open_streams >= own.concurrency:
-            return []
-        return fullest.withdraw(fullest.waiting // 2)
+        if len(self.connections) < 2 or own.waiting or own.out_of_files or own.open_streams >= own.concurrency:
+            return
+        longest = max((other.session.plane for other in self.connections), key=lambda plane: plane.waiting)
+        if longest.waiting:
+            connection.submit(longest.withdraw(longest.waiting // 2))
 
     def ease(self, now: float) -> None:
         """Have half the streams in all: the server asks for less. `share_out` follows."""

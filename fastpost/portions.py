@@ -123,6 +123,12 @@ class Portions:
             self._stopped = True
             self._news.notify_all()
 
+    @property
+    def left(self) -> int:
+        """Uploads that were found and not handed out."""
+        with self._news:
+            return len(self._left) + sum(map(len, self._kept.values()))
+
     def _has_news(self, process: int) -> bool:
         if self._stopped or self._kept_for(process) is not None:
             return True

@@ -61,6 +61,7 @@ class Processes:
         self._shares = _shares(settings, count)[1:]
         self._uploader = Uploader(settings)
         self._workers: list[_Worker] = []
+        self._run: _Run | None = None
 
     @contextlib.contextmanager
     def forked(self, *, tells_results: bool, grace: float) -> Iterator[None]:
@@ -88,8 +89,8 @@ class Processes:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         """Upload everything; as `Uploader.run`."""
-        run = _Run(self, self._uploader, self._workers, batches, on_results, on_rejected, distinct, on_notice)
-        await run.complete()
+        self._run = _Run(self, self._uploader, self._workers, batches, on_results, on_rejected, distinct, on_notice)
+        await self._run.complete()
 
     def limit(self, others: int) -> bool:
         """Leave their shares of streams and connections to so many workers.
@@ -104,6 +105,8 @@ class Processes:
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
         self.stopping = True
+        if self._run is not None:
+            self._run.stop()
         self._uploader.stop(grace)
         for one in self._workers:
             one.signal(signal.SIGTERM)
@@ -275,8 +278,14 @@ class _Run:
             await asyncio.gather(uploading, looking, return_exceptions=True)
             tally.walking = False
             tally.finished = time.monotonic()
+        if self._processes.stopping:
+            tally.found -= self._portions.left
         if self._unreachable is not None and not tally.connections:
             raise self._unreachable
+
+    def stop(self) -> None:
+        """Hand out nothing more: those that have nothing yet end by that."""
+        self._portions.stop()
 
     # --- this process's own share ---------------------------------------------------------------------------------
 

@@ -256,17 +256,10 @@ class Run:
             try:
                 attempts.append(
                     Attempt(
-                        upload,
-                        upload.file,
-                        request_path(name),
-                        fields(name, upload.content_type),
-                        0,
-                        0,
-                        upload.follow,
-                        upload.content,
-                        upload.due,
+                        upload, upload.file, request_path(name), fields(name, upload.content_type),
+                        0, 0, upload.follow, upload.content, upload.due,
                     )
-                )
+                )  # fmt: skip
             except UsageError as error:
                 # A walk finds no such name or type; a program may have made one.
                 unfit.append(Attempt(upload, upload.file, b""))
@@ -350,8 +343,8 @@ class Run:
                 backlog.clear()
             else:
                 connection.submit([backlog.popleft() for _ in range(room)])
-        elif room and len(self._pool.connections) > 1 and (spared := self._pool.spare_for(connection)):
-            connection.submit(spared)
+        elif room:
+            self._pool.level(connection)
         connection.session.plane.behind = len(backlog)
         self._ask_for_more()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import itertools
 import marshal
 import pickle
 import signal
@@ -21,7 +22,7 @@ from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
@@ -107,14 +108,22 @@ class Worker:
         self._ended = array.array("Q")
 
     def work(self) -> None:
-        """Upload until there is no more; the last message is "done" or "broken". Raises OSError: the parent is gone."""
+        """Upload until there is no more; the last message is "done" or "broken". Raises OSError: the parent is gone.
+
+        Before there is something to upload, nothing is done at all: a process that is never needed costs its fork.
+        """
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the parent
+        batches = self._batches()
+        first = next(batches, None)
+        if first is None:
+            self._tell(Message("done"))
+            return
         try:
-            uvloop.run(self._run())
+            uvloop.run(self._run(itertools.chain([first], batches)))
         except Exception as error:
             self._tell(Message("broken", f"{type(error).__name__}: {error}"))
 
-    async def _run(self) -> None:
+    async def _run(self, batches: Iterable[Batch]) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -122,7 +131,7 @@ class Worker:
         failure: FastpostError | None = None
         try:
             await self._uploader.run(
-                self._batches(),
+                batches,
                 self._on_results,
                 self._on_rejected,
                 distinct=True,
@@ -135,7 +144,7 @@ class Worker:
         self._count_now("done", failure=failure)
 
     def _batches(self) -> Iterator[Batch]:
-        """Ask for portions, in the walk's thread."""
+        """Ask for portions, all but the first in the walk's thread."""
         portions = self._portions.makefile("rb")
         try:
             while True:

@@ -117,35 +117,35 @@ def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) 
         assert 1 <= growth.step(one) <= min(most, LIMIT)
 
 
-def test_it_is_decided_when_nothing_waits_and_when_a_step_was_taken_back() -> None:
+def test_streams_are_spared_until_it_is_decided() -> None:
     growth = Growth(8)
-    assert growth.deciding
+    assert growth.sparing
     steps(growth, 2, 1e6, closed=0.1)
-    assert not growth.deciding
+    assert not growth.sparing
     steps(growth, 2, 1e6, closed=0.9)
     assert growth.wanted == 2
-    assert growth.deciding, "on trial"
+    assert growth.sparing, "on trial"
     steps(growth, 3, 1e6, closed=0.9)
     assert growth.wanted == 1
-    assert not growth.deciding, "it rests"
+    assert not growth.sparing, "it rests"
 
 
-def test_it_is_decided_at_the_most() -> None:
+def test_nothing_is_spared_at_the_most_where_windows_open() -> None:
     growth = Growth(2)
     for _ in range(20):
         growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
     assert growth.wanted == 2
-    assert not growth.deciding
+    assert not growth.sparing
 
 
-def test_windows_are_shut_where_several_connections_wait_for_them() -> None:
+def test_uploads_stay_free_to_move_where_several_connections_wait_for_their_windows() -> None:
     growth = Growth(8)
-    assert not growth.shut
     for _ in range(20):
         growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
-    assert growth.shut
+    assert growth.wanted == 8
+    assert growth.sparing
     steps(growth, 2, 1e6, closed=0.5)
-    assert not growth.shut
+    assert not growth.sparing
 
 
 def test_a_lower_limit_holds_at_once_and_for_good() -> None:

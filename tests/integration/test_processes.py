@@ -195,8 +195,8 @@ def begun(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
 
 
 @contextlib.contextmanager
-def begin(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
-    """A run of three processes in the midst of its work: all have uploads that are not answered."""
+def begin(folder: Path, *options: str, at_work: int = 3) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
+    """A run of three processes in the midst of its work: those that have any have uploads that are not answered."""
     script = Slow(40)
     with ScriptedServer(script) as server:
         process = subprocess.Popen(
@@ -208,7 +208,7 @@ def begin(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes]
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": command.python_path(Path(command._package_folder()))},
         )
-        until(lambda: script.waiting == 3)
+        until(lambda: script.waiting == at_work)
         try:
             yield process, script
         finally:
@@ -251,6 +251,24 @@ def test_two_signals_stop_all_of_them_and_the_report_is_one(
     files = json.loads(out)["files"]
     assert files["ok"] == 40
     assert files["failed"] > 0
+    assert not any(map(alive, workers))
+
+
+def test_processes_that_were_not_needed_yet_end_with_a_stopped_run(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    with begin(tmp_path, at_work=1) as (process, _):
+        workers = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert b"stopping" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    files = json.loads(out)["files"]
+    assert files["ok"] == 40
+    assert files["ok"] + files["failed"] == files["total"]
+    assert len(workers) == 2
     assert not any(map(alive, workers))
 
 
