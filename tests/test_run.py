@@ -1001,26 +1001,22 @@ def test_nothing_but_missing_files(tmp_path: Path) -> None:
 # --- as many connections as are worth it ----------------------------------------------------------
 
 
-def test_auto_opens_more_where_the_line_is_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "octets", "concurrency", "least"),
+    [(40, 150_000, 16, 2), (60, 100_000, 50, 4)],
+    ids=["more files than streams", "all files in line on the first connection"],
+)
+def test_auto_opens_more_where_the_line_is_long(
+    tmp_path: Path, number: int, octets: int, concurrency: int, least: int
+) -> None:
     """Windows of 64 KiB and a round trip of 50 ms: one connection carries 1.3 MB/s, whatever the line could."""
-    uploads = files(tmp_path, 40, 150_000)
+    uploads = files(tmp_path, number, octets)
     windows = Answering(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20}), credit="connection")
     with Raw(windows) as server, Relay(server.port, 0.05) as relay:
         url = f"http://127.0.0.1:{relay.port}/"
-        tally = drive(run(url, uploads, connections="auto", concurrency=16))
-    assert tally.ok == 40
-    assert 2 <= tally.connections <= 8
-
-
-def test_auto_brings_few_files_to_new_connections_too(tmp_path: Path) -> None:
-    """All are in line on the first connection when the second one comes: what has no stream yet moves there."""
-    uploads = files(tmp_path, 60, 100_000)
-    windows = Answering(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20}), credit="connection")
-    with Raw(windows) as server, Relay(server.port, 0.05) as relay:
-        url = f"http://127.0.0.1:{relay.port}/"
-        tally = drive(run(url, uploads, connections="auto", concurrency=50))
-    assert tally.ok == 60
-    assert 4 <= tally.connections <= 8, "each step brought more"
+        tally = drive(run(url, uploads, connections="auto", concurrency=concurrency))
+    assert tally.ok == number
+    assert least <= tally.connections <= 8
 
 
 def test_auto_stays_with_one_where_nothing_waits(tmp_path: Path) -> None:

@@ -275,6 +275,11 @@ def test_reset_stream_is_retried(folder: Path) -> None:
 # --- several connections --------------------------------------------------------------------------
 
 
+def small_files(folder: Path, count: int) -> None:
+    for number in range(count):
+        (folder / f"{number}").write_bytes(bytes(2000))
+
+
 class Together(Script):
     """Answers nothing before so many uploads have begun."""
 
@@ -296,8 +301,7 @@ class Together(Script):
 
 def test_each_of_several_connections_has_its_share_from_the_beginning(tmp_path: Path) -> None:
     """Else the first one there would begin all uploads, and what has a stream can't move to the others."""
-    for number in range(12):
-        (tmp_path / f"{number}").write_bytes(b"x")
+    small_files(tmp_path, 12)
     with ScriptedServer(Together(4)) as server:
         run = command.upload(tmp_path, "--to", server.url, "--connections", "4", "--concurrency", "4")
     assert run.code == 0
@@ -323,8 +327,7 @@ class Stuck(Script):
 
 
 def test_what_waits_in_line_on_one_connection_moves_to_one_that_has_nothing_left(tmp_path: Path) -> None:
-    for number in range(12):
-        (tmp_path / f"{number}").write_bytes(b"x")
+    small_files(tmp_path, 12)
     with ScriptedServer(Stuck(12)) as server:
         run = command.upload(tmp_path, "--to", server.url, "--connections", "2", "--concurrency", "2")
     assert run.files["ok"] == 12
@@ -351,8 +354,7 @@ class OneOnly(Script):
 
 
 def test_the_share_of_a_connection_that_cannot_be_had_is_for_the_others(tmp_path: Path) -> None:
-    for number in range(300):
-        (tmp_path / f"{number}").write_bytes(bytes(2000))
+    small_files(tmp_path, 300)
     script = OneOnly()
     with ScriptedServer(script) as server:
         options = ("--connections", "3", "--concurrency", "30", "--retries", "0")
