@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from fastpost import bench_report, bootstrap
@@ -29,7 +30,8 @@ Verdict = Literal["faster", "slower", "no difference shown"]
 class Figure(NamedTuple):
     """One compared figure; `change`, `low` and `high` are relative, None when there is too little to tell.
 
-    `before` and `after` are uploads or octets a second, or milliseconds.
+    `high` alone is None when the interval has no upper end. `before` and `after` are uploads or octets a second, or
+    milliseconds.
     """
 
     figure: str
@@ -165,8 +167,9 @@ def _figure(
     if change.shown:
         more_is_better = name in ("rate", "throughput")
         verdict = "faster" if (change.change > 0) == more_is_better else "slower"
-    relative, low, high = (round(value, 6) for value in change)
-    return Figure(name, mine, theirs, relative, low, high, verdict)
+    # An interval without an upper end: JSON has no infinity.
+    high = round(change.high, 6) if math.isfinite(change.high) else None
+    return Figure(name, mine, theirs, round(change.change, 6), round(change.low, 6), high, verdict)
 
 
 def _percentile(name: str) -> Callable[[Measured], float]:

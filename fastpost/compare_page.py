@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
-from fastpost.compare_text import cells, heading
+from fastpost.compare_text import cells, heading, upper_end
 from fastpost.page import BESIDE, Chart, Line, Page
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def drawn(comparison: Mapping[str, Any], limit: float | None) -> str:
         page.table(_header(comparison), _table(one["figures"]), setting)
         if any(figure["change"] is not None for figure in one["figures"]):
             page.charts([_chart(one, limit)])
-    return page.drawn(_finite(comparison))
+    return page.drawn(comparison)
 
 
 def _verdicts(page: Page, comparison: Mapping[str, Any], limit: float | None) -> None:
@@ -87,7 +86,7 @@ def _chart(one: Mapping[str, Any], limit: float | None) -> Chart:
     told = "; ".join(f"{figure['figure']} {cells(figure)[3]}, {figure['verdict']}" for figure in figures)
     header = ("figure", "change", "lower end", "upper end", "verdict")
     rows = [
-        (figure["figure"], *(f"{figure[name]:+.1%}" for name in ("change", "low", "high")), figure["verdict"])
+        (figure["figure"], f"{figure['change']:+.1%}", f"{figure['low']:+.1%}", upper_end(figure), figure["verdict"])
         for figure in figures
     ]
     return Chart(
@@ -102,21 +101,4 @@ def _chart(one: Mapping[str, Any], limit: float | None) -> Chart:
 
 def _drawn_ends(figure: Mapping[str, Any]) -> tuple[float, float]:
     far = max(_FAR, 2 * figure["change"])
-    return figure["low"], figure["high"] if math.isfinite(figure["high"]) else far
-
-
-def _finite(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Return it as JSON can say it: an upper end that is infinite is null."""
-    return {
-        **comparison,
-        "comparisons": [
-            {
-                **one,
-                "figures": [
-                    figure if math.isfinite(figure["high"] or 0.0) else {**figure, "high": None}
-                    for figure in one["figures"]
-                ],
-            }
-            for one in comparison["comparisons"]
-        ],
-    }
+    return figure["low"], far if figure["high"] is None else figure["high"]

@@ -59,7 +59,12 @@ def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
     name = f"{figure['figure']} {unit}"
     if figure["change"] is None:
         return name, before, after, "too little to tell"
-    return name, before, after, f"{figure['change']:+.1%} ({figure['low']:+.1%} … {figure['high']:+.1%})"
+    return name, before, after, f"{figure['change']:+.1%} ({figure['low']:+.1%} … {upper_end(figure)})"
+
+
+def upper_end(figure: Mapping[str, Any]) -> str:
+    """Return the upper end of the interval of a change, which may have none."""
+    return "any" if figure["high"] is None else f"{figure['high']:+.1%}"
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ import operator
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fastpost.bench_report import in_words
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,10 +84,9 @@ def _judged(threshold: Threshold, measurements: Sequence[Mapping[str, Any]]) -> 
     told = ""
     if met:
         value = threshold.value(met[0])
-        by = f" by {met[0]['processes']} processes" if met[0]["processes"] > 1 else ""
-        on = f"{met[0]['connections']} connections{by}"
-        where = f"with {met[0]['concurrency']} in flight on {on}, run {met[0]['run']}"
-        told = f"{'nothing ended' if value is None else _shown(threshold.figure, value)} {where}"
+        setting = in_words(met[0]["processes"], met[0]["connections"], met[0]["concurrency"])
+        reached = "nothing ended" if value is None else _shown(threshold.figure, value)
+        told = f"{reached} with {setting}, run {met[0]['run']}"
     return {"condition": threshold.text, "missed": bool(met), "told": told}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from reports import measured, report
+from rich.console import Console
 from test_page import HOSTILE, Seen
 
-from fastpost import cli, compare, compare_page
+from fastpost import cli, compare, compare_page, compare_text
 
 
 def runs(rate: int, count: int = 3) -> dict[str, Any]:
@@ -54,9 +55,20 @@ def test_too_short_a_run_has_no_chart() -> None:
     assert "too little to tell" in page.words
 
 
+def test_a_report_is_json_though_an_interval_has_no_end() -> None:
+    """Of three runs a resample may hold one three times: then nothing varies, and any change could be."""
+    same = report(*(measured(run=run, rate=1000, seconds=(1.0, 1.0)) for run in (1, 2, 3)))
+    comparison = compare.compared(same, runs(1000), ("a", "b"))
+    rate = next(figure for figure in comparison["comparisons"][0]["figures"] if figure["figure"] == "rate")
+    assert rate["low"] is not None
+    assert rate["high"] is None
+    json.dumps(comparison, allow_nan=False)
+    assert "… any)" in compare_text.drawn(comparison, Console(width=120))
+
+
 def test_an_interval_without_end_is_drawn_to_somewhere() -> None:
     comparison = compared(1000, 1100)
-    comparison["comparisons"][0]["figures"][0]["high"] = float("inf")
+    comparison["comparisons"][0]["figures"][0]["high"] = None
     page = seen(comparison)
     assert page.data("report")["comparisons"][0]["figures"][0]["high"] is None
     assert page.data("charts")[0]["lines"][0]["points"][1] == [1.0, "rate"]

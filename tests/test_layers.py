@@ -83,7 +83,7 @@ ARROWS = {
     "hdr": "_meter",
     "bench_report": "__init__ measurement hdr causes report tally",
     "bench_text": "bench_report hdr report",
-    "thresholds": "errors",
+    "thresholds": "bench_report errors",
     "bootstrap": "",
     "compare": "bench_report bootstrap errors",
     "compare_text": "bench_report report",

@@ -53,7 +53,7 @@ def test_the_first_measurement_that_missed_is_named() -> None:
     assert thresholds.judged([condition], [good]) == [{"condition": "p99>49ms", "missed": False, "told": ""}]
     (told,) = thresholds.judged([condition], [good, measured()])
     assert told["missed"] is True
-    assert told["told"] == "50.000 ms with 50 in flight on 1 connections, run 1"
+    assert told["told"] == "50.000 ms with 50 in flight on 1 connection, run 1"
 
 
 @pytest.mark.parametrize(
