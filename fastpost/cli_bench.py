@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastpost.config import Settings
     from fastpost.measurement import Plan
     from fastpost.outlet import Outlet
+    from fastpost.sizes import Range, Weighted
 
 _FILE: Final = click.Path(dir_okay=False, writable=True)
 #: Options of `upload` that mean the same to whoever measures: how a server is reached and what requests carry.
@@ -42,6 +43,7 @@ LIKE_UPLOAD: Final = frozenset(
 #: Those of them that a single upload has no use for.
 _OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay", "progress", "quiet"})
 _DURATION: Final = 10.0
+_SIZE: Final = "4KiB"
 _MOST_IN_FLIGHT: Final = 1000
 _WARM_UP: Final = 1.0
 
@@ -235,7 +237,7 @@ def _compare(process: Process, before: str, after: str, limit: float | None, htm
 
 
 def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | None, **options: Any) -> int:
-    from fastpost import thresholds
+    from fastpost import sizes, thresholds
     from fastpost.bench_files import Paths
     from fastpost.bench_run import BenchRun, Shown
     from fastpost.open_files import raise_open_files
@@ -245,6 +247,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
     json = options.pop("output_format") == "json"
     _check(**options)
+    options["drawn"] = sizes.parse(options["size"] or _SIZE)
     out, err = process.outlets()
     with contextlib.ExitStack() as stack:
         if url is None:
@@ -269,12 +272,13 @@ def _plans(
     warm_up: float | None,
     runs: int,
     size: str | None,
+    drawn: Range | Weighted,
     folder: str | None,
     with_content: bool,
     **network: Any,
 ) -> tuple[list[tuple[Plan, int]], dict[str, object]]:
     """Return what to measure, each with the number of its run, and the same in words for the report."""
-    from fastpost import load, sizes
+    from fastpost import load
     from fastpost._payload import Payload
     from fastpost.measurement import Plan
 
@@ -284,7 +288,6 @@ def _plans(
         warm_up = 0.0 if count is not None else _WARM_UP
     in_flight = concurrency if rate is None else (max_in_flight or _MOST_IN_FLIGHT,)
     payload = None if with_content else Payload()
-    drawn = sizes.parse(size or "4KiB")
 
     def batches(part: load.Part) -> Iterator[Any]:
         if folder is not None:
@@ -317,7 +320,7 @@ def _plans(
         "count": count,
         "duration_s": duration,
         "warm_up_s": warm_up,
-        "size": None if folder is not None else (size or "4KiB"),
+        "size": None if folder is not None else (size or _SIZE),
         "from": folder,
         "with_content": with_content,
         "runs": runs,

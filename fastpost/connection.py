@@ -19,14 +19,7 @@ import time
 import typing
 
 from fastpost import tcp, tls
-from fastpost.errors import (
-    ConnectFailed,
-    ConnectionLost,
-    FastpostError,
-    NotHttp2,
-    Stalled,
-    TargetUnreachable,
-)
+from fastpost.errors import ConnectFailed, ConnectionLost, FastpostError, NotHttp2, Stalled, TargetUnreachable
 from fastpost.session import Session
 
 if typing.TYPE_CHECKING:
@@ -94,6 +87,8 @@ class Connection:
         self._on_closed = on_closed
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
+        #: What is to be checked when opening takes too long.
+        self._doubt = "the server is up"
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLSocket | None = None
         self._fd = -1
@@ -140,10 +135,7 @@ class Connection:
                 await self._establish(where)
         except TimeoutError:
             self._shut()
-            raise ConnectFailed(
-                f"{where} did not answer within {self._settings.connect_timeout:g} s: "
-                "check that the server is up, or allow more with --connect-timeout"
-            ) from None
+            raise tcp.no_answer(where, self._settings.connect_timeout, self._doubt) from None
         except BaseException:
             self._shut()
             raise
@@ -161,7 +153,9 @@ class Connection:
         _live_sockets += 1
         self._fd = self._socket.fileno()
         if self._target.scheme == "https":
+            self._doubt = "this port speaks TLS (https)"
             await self._handshake(where)
+        self._doubt = "this port speaks HTTP/2"
         await self._exchange_settings(where)
 
     async def _handshake(self, where: str) -> None:

@@ -62,3 +62,10 @@ def no_connection(target: Target, error: OSError) -> ConnectFailed:
     return ConnectFailed(
         f"can't connect to {target.host}:{target.port} ({reason}): check host and port, and that the server is up"
     )
+
+
+def no_answer(where: str, seconds: float, doubt: str) -> ConnectFailed:
+    """Return what to say of a server that was not done with an opening in time; `doubt` is what may be otherwise."""
+    return ConnectFailed(
+        f"{where} did not answer within {seconds:g} s: check that {doubt}, or allow more with --connect-timeout"
+    )

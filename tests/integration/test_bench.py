@@ -242,8 +242,9 @@ def test_what_can_not_be_meant_is_told(arguments: tuple[str, ...], told: tuple[s
     assert run.told(*told)
 
 
-def test_no_server_is_started_for_what_can_not_be_meant() -> None:
-    run = command.run("bench", "--count", "5", "--duration", "5s")
+@pytest.mark.parametrize("options", [("--count", "5", "--duration", "5s"), ("--size", "big")])
+def test_no_server_is_started_for_what_can_not_be_meant(options: tuple[str, ...]) -> None:
+    run = command.run("bench", *options)
     assert run.code == 2
     assert "embedded server" not in run.err
 
