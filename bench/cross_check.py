@@ -100,7 +100,12 @@ def main() -> int:
     for name in options.servers:
         checked = False
         for load in LOADS[name]:
-            ours, theirs = _measured(name, load, options.rounds, options.seconds)
+            try:
+                ours, theirs = _measured(name, load, options.rounds, max(options.seconds, 2))
+            except (servers.Absent, OSError, RuntimeError) as error:
+                print(f"cross_check: {name}: {error}", file=sys.stderr)
+                good = False
+                break
             limits, right, verdict = judged(ours, theirs)
             checked |= limits
             good &= right

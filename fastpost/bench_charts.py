@@ -6,8 +6,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fastpost import causes, hdr
-from fastpost.bench_report import connections
+from fastpost import bench_report, causes, hdr
 from fastpost.bench_text import ms, percentiles
 from fastpost.page import BESIDE, Chart, Line, number
 from fastpost.timeline import Row
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     #: What tells the settings of a sweep apart.
     Setting = tuple[int, int | str, int]
 
-_SETTING: Final = ("processes", "connections", "concurrency")
 #: Points of a line over time: more are not told apart, and make the page large.
 _POINTS: Final = 240
 #: From largest to smallest so many times: the y axis becomes logarithmic.
@@ -39,9 +37,10 @@ def setting(one: Measured) -> Setting:
 def in_words(key: Setting, among: Sequence[Setting]) -> str:
     """Return in words what tells a setting from the others of its sweep; all of it when it is alone."""
     processes, number, concurrency = key
-    words = (f"{processes} processes", connections(number), f"{concurrency:,} in flight")
+    by = f"{processes} process{'' if processes == 1 else 'es'}"
+    words = (by, bench_report.connections(number), f"{concurrency:,} in flight")
     differing = [word for place, word in enumerate(words) if len({other[place] for other in among}) > 1]
-    return ", ".join(reversed(differing)) or f"{words[2]} on {words[1]}"
+    return ", ".join(reversed(differing)) or bench_report.in_words(*key)
 
 
 def grouped(measurements: Sequence[Measured]) -> dict[Setting, list[Measured]]:
@@ -58,7 +57,7 @@ def grouped(measurements: Sequence[Measured]) -> dict[Setting, list[Measured]]:
 def sweep(report: Mapping[str, Any]) -> list[Chart]:
     """Return rate and p99 against what was swept, with the knee; none without a sweep."""
     groups = grouped(report["measurements"])
-    place = next((place for place in (2, 1, 0) if len({key[place] for key in groups}) > 1), None)
+    place = next((place for place in (2, 0, 1) if len({key[place] for key in groups}) > 1), None)
     if place is None:
         return []
     knee = report["knee"]
@@ -72,7 +71,10 @@ def sweep(report: Mapping[str, Any]) -> list[Chart]:
 
 
 def _rest(key: Setting, place: int) -> tuple[object, ...]:
-    return key[:place] + key[place + 1 :]
+    """Return what a line has in common: all but what is swept, and the connections that come with the processes."""
+    processes, number, _ = key
+    follows = place == 0 and number == processes
+    return tuple(part for at, part in enumerate(key) if at != place and not (at == 1 and follows))
 
 
 def _against(

@@ -111,7 +111,7 @@ class Files:
         try:
             yield
         except OSError as error:
-            self.lost = OSError(error.errno, error.strerror, path)
+            self.lost = self.lost or OSError(error.errno, error.strerror, path)
 
 
 def described(plan: Plan, run: int, begins: float, uploads: list[Attempt]) -> str:

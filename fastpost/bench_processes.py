@@ -73,8 +73,8 @@ class _Member:
         self._room = threading.Semaphore(_MESSAGES_AHEAD)
         self._thread: threading.Thread | None = None
 
-    def listen(self, heard: Callable[[_Member, Told | None], bool]) -> None:
-        """Have `heard` called in a thread with what it tells, and with None when it is gone; until that is not taken.
+    def listen(self, heard: Callable[[_Member, Told | None], object]) -> None:
+        """Have `heard` called in a thread with what it tells, and with None when it is gone.
 
         A thread, because it waits in the midst of a message: uvloop would make the pipe non-blocking.
         """
@@ -85,16 +85,17 @@ class _Member:
         """A message was taken: there is room for another one."""
         self._room.release()
 
-    def _listen(self, heard: Callable[[_Member, Told | None], bool]) -> None:
+    def _listen(self, heard: Callable[[_Member, Told | None], object]) -> None:
         message: Told | None = Ready()
         while message is not None and not isinstance(message, Done):
             try:
                 message = self.child.told.recv()
-            except (EOFError, OSError):
+            except Exception:  # what can't be read says that it is gone, or as good as that
                 message = None
             self._room.acquire()
-            if self._ended or not heard(self, message):
+            if self._ended:
                 return
+            heard(self, message)
 
     def end(self) -> None:
         """Wait for its end; one that was not done is stopped at once."""
@@ -131,6 +132,8 @@ class SharedMeasurement(Measured):
         self._described = described
         self._on_uploads = on_uploads
         self._members: list[_Member] = []
+        #: CPU time of this process when the window began: what it adds up and writes is a part of the cost.
+        self._own_cpu = 0.0
 
     @contextlib.contextmanager
     def forked(self) -> Iterator[None]:
@@ -177,13 +180,10 @@ class SharedMeasurement(Measured):
 
     # --- what they tell -----------------------------------------------------------------------------------------------
 
-    def _heard(self, member: _Member, message: Told | None) -> bool:
-        """Called in the member's thread; False when the loop is closed, and the measurement over."""
-        try:
+    def _heard(self, member: _Member, message: Told | None) -> None:
+        """Called in the member's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the measurement is over
             self._loop.call_soon_threadsafe(self._take, member, message)
-        except RuntimeError:
-            return False
-        return True
 
     def _take(self, member: _Member, message: Told | None) -> None:
         member.taken()
@@ -217,12 +217,14 @@ class SharedMeasurement(Measured):
 
     def _begin(self) -> None:
         begins = time.monotonic() + _LEAD
+        self._own_cpu = time.process_time()
         self.counted_until = begins + self.plan.warm_up
         self.meter.begin(self.counted_until)
         for member in self._members:
             member.child.order(begins)
 
     def _lose(self, member: _Member) -> None:
+        member.child.kill()
         how = member.child.wait()
         self._fail(
             WorkerLost(
@@ -255,6 +257,9 @@ class SharedMeasurement(Measured):
 
     def _add_second(self, fresh: list[Counts]) -> None:
         told = self._counts()
+        # One whose first word is late stands where its window began: what it had done before counts nowhere.
+        known = [member.counts or member.ahead[0] for member in self._members if member.counts or member.ahead]
+        late = [member.ahead[0].first for member in self._members if member.counts is None and member.ahead]
         self.meter = Meter.together([counts.meter for counts in told])
         for counts in fresh:
             self.meter.second.merge(counts.meter.second)
@@ -264,12 +269,8 @@ class SharedMeasurement(Measured):
             self.tally.paste(counts.tally)
         self.tally.measured(counts.tally for counts in told)
         if self.first is None:
-            self.first = self.latest = self._with_own(together([counts.first for counts in told]))
-        now = self._with_own(together([counts.now for counts in told]))
+            self.first = self.latest = together([counts.first for counts in known])
+        now = together([*(counts.now for counts in told), *late])
+        now = now._replace(cpu=now.cpu + time.process_time() - self._own_cpu)
         self.counted_until = now.at
         self._add_row(now)
-
-    @staticmethod
-    def _with_own(reading: Reading) -> Reading:
-        """Return it with the CPU time of this process, which adds up, and writes what is to be written."""
-        return reading._replace(cpu=reading.cpu + time.process_time())

@@ -15,7 +15,7 @@ import uvloop
 from fastpost import bench_report, thresholds
 from fastpost.bench_files import Files, Paths, described
 from fastpost.bench_view import LiveView
-from fastpost.errors import Exit, TargetUnreachable, WorkerLost
+from fastpost.errors import Exit, FastpostError, WorkerLost
 from fastpost.measurement import Measured, Measurement, Plan
 from fastpost.signals import EXIT_CODES, signals_held, signals_taken
 
@@ -72,7 +72,7 @@ class BenchRun:
         self._done: list[tuple[Measured, int]] = []
         self._present: tuple[Measured, str] | None = None
         self._signal: signal.Signals | None = None
-        self._failure: TargetUnreachable | WorkerLost | None = None
+        self._failure: FastpostError | OSError | None = None
 
     def execute(self) -> int:
         """Measure, report, and return the exit code. Raises OSError when a file can't be made."""
@@ -92,16 +92,20 @@ class BenchRun:
 
     def _measure(self, plan: Plan, run: int, place: int) -> None:
         which = f"{place} of {len(self._plans)}: {bench_report.setting(plan)}" if len(self._plans) > 1 else ""
-        with self._made(plan, run) as measurement:
-            self._present = (measurement, which)
-            self._files.begin(measurement, run)
-            try:
+        begun = None
+        try:
+            with self._made(plan, run) as measurement:
+                self._present = (measurement, which)
+                self._files.begin(measurement, run)
+                begun = measurement
                 uvloop.run(self._watched(measurement))
-            except (TargetUnreachable, WorkerLost) as error:
-                self._failure = error
-        ended = measurement.meter.ok + measurement.meter.failed
-        if measurement.first is not None and ended and not isinstance(self._failure, WorkerLost):
-            self._done.append((measurement, run))
+        except WorkerLost as error:
+            self._failure = error
+            return  # a part of it is missing
+        except (FastpostError, OSError) as error:
+            self._failure = error  # what was measured till then is told all the same
+        if begun is not None and begun.first is not None and begun.meter.ok + begun.meter.failed:
+            self._done.append((begun, run))
 
     @contextlib.contextmanager
     def _made(self, plan: Plan, run: int) -> Iterator[Measured]:
@@ -174,7 +178,7 @@ class BenchRun:
             code = code or Exit.SOME_FAILED
         if self._failure is not None:
             self._say(str(self._failure))
-            code = self._failure.exit_code
+            code = getattr(self._failure, "exit_code", Exit.SOME_FAILED)
         return EXIT_CODES[self._signal] if self._signal is not None else code
 
     def _print(self, report: dict[str, Any]) -> None:

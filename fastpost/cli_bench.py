@@ -242,7 +242,8 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     from fastpost.bench_run import BenchRun, Shown
     from fastpost.open_files import raise_open_files
 
-    raise_open_files(max(options["processes"]) - 1)
+    most = max(options["processes"])
+    raise_open_files(most if most > 1 else 0)
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
     paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
     json = options.pop("output_format") == "json"

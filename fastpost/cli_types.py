@@ -108,7 +108,7 @@ class Numbers(_NumbersType):
 
     name = "numbers"
 
-    def __init__(self, word: str = "", most: int | None = None) -> None:
+    def __init__(self, word: str | None = None, most: int | None = None) -> None:
         self._word = word
         self._most = most
 
@@ -118,7 +118,9 @@ class Numbers(_NumbersType):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         for part in parts:
-            if part != self._word and (not part.isdecimal() or not int(part)):
+            if part == self._word:
+                continue
+            if not part.isdecimal() or not int(part):
                 self.fail(f"{part!r} is no number from 1 on: write 50, or a list like 1,10,50", param, ctx)
             if self._most is not None and int(part) > self._most:
                 self.fail(f"{part} is more than {self._most}: write a smaller number", param, ctx)

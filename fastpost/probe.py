@@ -85,7 +85,7 @@ class Probe:
         self._settings = settings
         self._budget = budget
         self._requests = requests
-        #: Of these: begun, and over.
+        #: Of these: begun, and answered or reset.
         self._begun = self._over = 0
         self._target: Target = targets.parse(
             settings.to, method=settings.method, content_type=settings.content_type or "application/octet-stream"
@@ -93,6 +93,8 @@ class Probe:
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self._times: dict[str, float | None] = {"dns": None, "tcp": None, "tls": None, "settings": None}
         self._pending = bytearray()
+        #: The server has ended the connection.
+        self._closed = False
         self._told: dict[str, int] = {}
         self._settled = False
         self._pongs = 0
@@ -252,6 +254,9 @@ class Probe:
 
     def _finish(self) -> None:
         """Stop a body that is not done, and hear whether the server says GOAWAY."""
+        if self._closed:
+            self._ended = self._ended or "the server closed the connection before it answered"
+            return
         if self._ended is None and self._goaway is None:
             self._ended = f"not answered within {_UPLOAD_LIMIT:.0f} s"
             self._h2.reset_stream(self._stream_id, 0x8)
@@ -263,7 +268,7 @@ class Probe:
     def _repeat(self) -> None:
         """Make empty uploads, some at a time, until the server says GOAWAY or all are answered."""
         limit = time.monotonic() + _REQUESTS_LIMIT
-        while self._goaway is None and self._over < self._requests:
+        while self._goaway is None and not self._closed and self._over < self._requests:
             room = min(_REQUESTS_AT_ONCE, self._h2.remote_settings.max_concurrent_streams) - self._begun + self._over
             for _ in range(min(room, self._requests - self._begun)):
                 self._h2.send_headers(self._h2.get_next_available_stream_id(), self._fields(0), end_stream=True)
@@ -287,9 +292,12 @@ class Probe:
         try:
             self._socket.settimeout(max(limit - time.monotonic(), 0.001))
             octets = self._socket.recv(_RECEIVE)
-        except OSError:
+        except TimeoutError:
             return False
+        except OSError:
+            octets = b""
         if not octets:
+            self._closed = True
             return False
         now = time.monotonic()
         self._pending += octets
@@ -399,6 +407,7 @@ class Probe:
                 "ended": self._ended or "not begun: the server goes away",
             },
             "requests": (self._stream_id > 0) + self._begun,
+            "answered": (self._status > 0) + self._over,
             "goaway": self._goaway,
             "server": self._recognised(),
             "ceiling": ceiling(

@@ -29,7 +29,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
         ("", _updates("connection", found["window_updates"]["connection"])),
         ("ping", _ping(found["ping_ms"])),
         ("upload", _upload(upload)),
-        ("goaway", _goaway(found["goaway"], found["requests"], found["server"]["goaway"])),
+        ("goaway", _goaway(found)),
         *_ceiling(found["ceiling"]),
         *((("knob" if place == 0 else ""), f"{cause.replace('_', ' ')}: {knob}")
           for place, (cause, knob) in enumerate(found["server"]["knobs"].items())),
@@ -79,9 +79,10 @@ def _upload(upload: Mapping[str, Any]) -> str:
     return f"{octets_text(upload['octets'])} in {took:,.2f} s{rate}{status} · {upload['ended']}"
 
 
-def _goaway(seen: Mapping[str, Any] | None, requests: int, habit: str) -> str:
+def _goaway(found: Mapping[str, Any]) -> str:
+    seen, requests, habit = found["goaway"], found["requests"], found["server"]["goaway"]
     if seen is None:
-        told = f"none came in {requests:,} request{'' if requests == 1 else 's'}"
+        told = f"none came in {found['answered']:,} answered request{'' if found['answered'] == 1 else 's'}"
     else:
         after = f"{seen['after_requests']:,} of {requests:,} requests, " if seen["after_requests"] is not None else ""
         told = f"{seen['code']} after {after}{seen['after_s']:.2f} s"

@@ -84,6 +84,16 @@ def test_a_sweep_of_connections_too_has_a_line_for_each() -> None:
     assert drawn["Uploads a second"]["mark"][1] == "knee: 50 in flight, 4 connections"
 
 
+def test_a_sweep_of_processes_alone_is_one_line_although_their_connections_come_with_them() -> None:
+    taken = [measured(50, 1, connections=by, rate=100 * by) | {"processes": by} for by in (1, 2, 4)]
+    (line,) = charts(report(*taken, knee=bench_report.knee(taken)))["Uploads a second"]["lines"]
+    assert line["points"] == [[1, 100], [2, 200], [4, 400]]
+
+
+def test_one_setting_of_several_processes_is_named_whole() -> None:
+    assert bench_charts.in_words((2, 2, 50), [(2, 2, 50)]) == "50 in flight on 2 connections by 2 processes"
+
+
 def test_a_sweep_of_connections_alone_has_them_across() -> None:
     drawn = charts(sweep((1, 50, 300), (4, 50, 800), ("auto", 50, 900)))
     chart = drawn["Uploads a second"]

@@ -27,13 +27,13 @@ def reading(at: float, sent: int = 0) -> Reading:
 
 
 def told(second: int, *, over: bool = False, late: float = 0.0) -> Counts:
-    """What one of them tells: 10 octets a second, and one retried connection; its window begins at 100."""
+    """What one of them tells: 10 octets a second after 1,000, and one retried connection; its window begins at 100."""
     meter, tally = Meter(), Tally()
     meter.begin(100.0)
     meter.second.record(second / 1000)
     tally.sent, tally.connections, tally.errors = 10 * second, 1, {"StreamReset": second}
-    now = reading(100.0 + second + late, 10 * second)
-    return Counts(second, over, reading(100.0), now, meter, tally, {"MAX_FRAME_SIZE": 16_384} if over else {})
+    now = reading(100.0 + second + late, 1000 + 10 * second)
+    return Counts(second, over, reading(100.0, 1000), now, meter, tally, {"MAX_FRAME_SIZE": 16_384} if over else {})
 
 
 @pytest.fixture
@@ -82,7 +82,9 @@ def test_one_that_skipped_a_second_is_late_and_loses_nothing(shared: SharedMeasu
     shared._hear(second, told(2))
     shared._hear(second, told(3, over=True))
     assert [each.sent for each in shared.timeline.rows] == [10, 30, 20]
+    assert [each.dropped for each in shared.timeline.rows] == [0, 0, 0]
     assert shared.first is not None
+    assert shared.first.sent == 2000
     assert shared.tally.sent == 60
 
 
@@ -141,6 +143,6 @@ def test_what_nobody_reads_does_not_hold_up_its_end() -> None:
 
     child = forks.fork(tells, ())
     member = _Member(child, 1)
-    member.listen(lambda *_: True)
+    member.listen(lambda *_: None)
     member.end()
     assert child.pid == 0

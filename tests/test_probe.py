@@ -108,10 +108,27 @@ def test_after_how_many_requests_goaway_comes() -> None:
     assert "NO_ERROR after 30 of 3" in told
 
 
+@pytest.mark.parametrize("after", [1, 20], ids=["during the upload", "among the empty ones"])
+def test_a_connection_that_ends_is_no_server_that_does_not_answer(after: int) -> None:
+    class Leaving(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) >= after:
+                peer.drop()
+            peer.answer(request, 201)
+
+    with Server(Leaving(), max_concurrent_streams=1) as server:
+        found = look(server.url, "--budget", "1000", "--requests", "100")
+        told = run(server.url, "--budget", "1000", "--requests", "100").stdout
+    assert found["answered"] == after - 1 < found["requests"]
+    assert found["goaway"] is None
+    assert f"none came in {after - 1} answered" in told
+    assert ("closed the connection" in found["upload"]["ended"]) == (after == 1)
+
+
 def test_no_goaway_in_so_many_requests() -> None:
     with Server() as server:
         found = look(server.url, "--budget", "1000", "--requests", "200")
-        assert "none came in 201 requests" in run(server.url, "--budget", "0", "--requests", "200").stdout
+        assert "none came in 201 answered requests" in run(server.url, "--budget", "0", "--requests", "200").stdout
     assert found["requests"] == 201
     assert found["goaway"] is None
     assert found["upload"]["ended"] == "complete"

@@ -231,6 +231,8 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("--with-content",), ("--with-content belongs to --from",)),
         (("--from", ".", "--size", "1k"), ("leave out --size",)),
         (("-c", "1,x"), ("'x' is no number", "like 1,10,50")),
+        (("-c", "1,"), ("'' is no number", "like 1,10,50")),
+        (("--processes", "1,"), ("'' is no number", "like 1,10,50")),
         (("--duration", "5d"), ("'5d' is no time",)),
         (("--fail-if", "speed>1"), ("--fail-if 'speed>1'", "write a figure")),
         (("ftp://x/",), ("ftp",)),

@@ -107,7 +107,9 @@ def test_every_chart_is_drawn_with_words_and_nothing_is_loaded_or_complained_of(
     assert requests(browser) == [page.as_uri()]
 
 
+@pytest.mark.parametrize("page", ["sweep", "compare"], indirect=True)
 def test_words_from_outside_make_no_element(browser: chromium.Page, page: Path) -> None:
+    """These two hold them."""
     browser.open(page)
     assert browser.value("document.querySelectorAll('img, [onerror]').length") == 0
 
