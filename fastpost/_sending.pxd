@@ -34,6 +34,8 @@ cdef class SendSide:
     cdef public bint sparing
     cdef bint _staged
     cdef int64_t _gather_limit
+    # Octets of DATA after which a gather list is sent.
+    cdef int64_t _burst
     # Streams whose last octet is in the gather list; those whose last octet has left.
     cdef int64_t _leaving
     cdef int64_t _answering
@@ -84,6 +86,7 @@ cdef class SendSide:
     cdef bint _carries
 
     cdef int _open_window(self, int64_t octets) except -1
+    cdef void _note_scarcity(self) noexcept
     cdef bint _fill(self, double now) except -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1

@@ -228,6 +228,35 @@ def test_equal_streams_share_one_scarce_window(
     wire.close()
 
 
+# --- how much leaves at once ----------------------------------------------------------------------
+
+
+def gathered(files: Files, window: int, staged: bool) -> list[int]:
+    """Return the octets of each list that is sent until a connection window is used up."""
+    client = session(staged=staged)
+    script = Script(client, {INITIAL: LARGEST_WINDOW}, window=window - 65535)
+    client.submit(attempts(files(*[120_000] * 20)))
+    lists = []
+    while client.fill(script.now):
+        lists.append(len(client.plane.take_octets(script.now)))
+    return lists
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("window", [65535, 300_000, 1_000_000])
+def test_a_small_window_is_sent_by_quarters(files: Files, window: int, staged: bool) -> None:
+    lists = gathered(files, window, staged)
+    assert len(lists) >= 2, "the server has something to read while the next is gathered"
+    # What begins in a quarter may go beyond it by one frame, and HEADERS come on top.
+    assert max(lists) <= window // 4 + 2 * 16384 + 2048
+    # Less than a quarter of a frame may be held back for more credit.
+    assert sum(lists) > window - 4096
+
+
+def test_a_large_window_is_sent_by_as_much_as_a_call_takes(files: Files) -> None:
+    assert max(gathered(files, 8 * 1024 * 1024, staged=False)) > 1_000_000
+
+
 # --- windows --------------------------------------------------------------------------------------
 
 
