@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import stat
 import typing
 from collections.abc import Callable, Iterator, Sequence
 
+from fastpost._listing import Listing
 from fastpost.errors import (
     FastpostError,
     FileFailed,
@@ -26,8 +26,6 @@ Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 #: Longest path that one system call takes, octets, with its closing NUL.
 _PATH_MAX = 4096
-#: Longest name of one folder entry, octets.
-_NAME_MAX = 255
 #: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
 _FOLDERS_PER_BATCH = 64
 
@@ -196,12 +194,7 @@ class _Ancestor(typing.NamedTuple):
 
 class _Folder(typing.NamedTuple):
     path: bytes
-    prefix: bytes
-    ancestor: _Ancestor | None
-
-    @property
-    def name(self) -> bytes:
-        return self.prefix[:-1] or self.path
+    ancestor: _Ancestor
 
 
 def _look_up(source: Source) -> _Root:
@@ -246,23 +239,33 @@ class _Walk:
         self._limit = limit
         self._sizes = sizes
         self._batch = Batch()
-        self._pending: list[_Folder] = []
         self._folders_read = 0
+        self._listing = Listing(Upload, descend=not follow_symlinks)
+        #: Where in the paths below a SOURCE their names begin.
+        self._cut = 0
+        #: When links are followed, folders are read one by one: those still to be read, and who holds the present one.
+        self._pending: list[_Folder] = []
+        self._ancestor: _Ancestor | None = None
 
     def run(self, roots: list[_Root]) -> Iterator[Batch]:
-        for path, found in roots:
-            if isinstance(found, FileFailed):
-                self._reject(path, path, found)
-            else:
-                self._take(path, os.path.basename(path), b"", found, None)
-            while self._pending:
-                yield from self._read(self._pending.pop())
+        try:
+            for path, found in roots:
+                self._cut = len(path) + (not path.endswith(b"/"))
+                self._ancestor = None
+                if isinstance(found, FileFailed):
+                    self._reject(path, path, found)
+                else:
+                    self._take(path, os.path.basename(path), found)
+                while self._to_read():
+                    self._read()
+                    if self._is_due():
+                        yield self._next_batch()
                 if self._is_due():
                     yield self._next_batch()
-            if self._is_due():
+            if len(self._batch) or self._batch.skipped:
                 yield self._next_batch()
-        if len(self._batch) or self._batch.skipped:
-            yield self._next_batch()
+        finally:
+            self._listing.close()
 
     def _is_due(self) -> bool:
         held = len(self._batch)
@@ -273,81 +276,56 @@ class _Walk:
         self._folders_read = 0
         return full
 
-    def _read(self, folder: _Folder) -> Iterator[Batch]:
-        """Read one folder, never more entries at a time than the batch has room for."""
-        try:
-            listing = os.scandir(folder.path)
-        except OSError as error:
-            self._reject(folder.name, folder.path, _folder_failure(error.errno or 0))
-            return
-        self._folders_read += 1
-        with listing:
-            while True:
-                room = self._limit - len(self._batch)
-                entries: list[os.DirEntry[bytes]] = []
-                try:
-                    # extend keeps what came before an error; list(islice(…)) would lose it.
-                    entries.extend(itertools.islice(listing, room))
-                except OSError as error:
-                    self._reject(folder.name, folder.path, _folder_failure(error.errno or 0))
-                self._sort_out(entries, folder)
-                if len(entries) < room:
-                    return
-                if self._is_due():
-                    yield self._next_batch()
+    def _to_read(self) -> bool:
+        if not self._listing.pending and self._pending:
+            path, self._ancestor = self._pending.pop()
+            self._listing.push(path, self._cut)
+        return self._listing.pending
 
-    def _sort_out(self, entries: list[os.DirEntry[bytes]], folder: _Folder) -> None:
-        """Take the regular files at once, by d_type, without a system call; look at the others one by one."""
-        prefix = folder.prefix
-        others: Sequence[os.DirEntry[bytes]] = ()
-        try:
-            uploads = [
-                Upload(e.path, prefix + e.name, -1, None, False) for e in entries if e.is_file(follow_symlinks=False)
-            ]
-            if len(uploads) < len(entries):
-                others = [e for e in entries if not e.is_file(follow_symlinks=False)]
-        except OSError:  # a file system without d_type, and a folder that may be listed but not searched
-            uploads, others = [], entries
-        if len(folder.path) + _NAME_MAX + 2 > _PATH_MAX:
-            uploads = self._openable(uploads)
+    def _read(self) -> None:
+        """Read on in the folders, never more entries at a time than the batch has room for."""
+        uploads, links, others, failed, opened = self._listing.read(self._limit - len(self._batch), _FOLDERS_PER_BATCH)
+        self._folders_read += opened
         if self._sizes:
             for upload in uploads:
                 upload.size = _size(upload.file)
         self._batch.uploads += uploads
-        for entry in others:
-            self._look_at(entry, folder)
+        for path in links:
+            self._look_at(path, self._take_link)
+        for path in others:
+            self._look_at(path, self._take_other)
+        for path, number in failed:
+            self._reject(path[self._cut :] or path, path, _folder_failure(number))
 
-    def _look_at(self, entry: os.DirEntry[bytes], folder: _Folder) -> None:
-        name = folder.prefix + entry.name
-        if len(entry.path) >= _PATH_MAX:
-            self._reject(name, entry.path, FileUnreadable(_TOO_DEEP))
+    def _look_at(self, path: bytes, take: Callable[[bytes, bytes], None]) -> None:
+        name = path[self._cut :]
+        if len(path) >= _PATH_MAX:
+            self._reject(name, path, FileUnreadable(_TOO_DEEP))
             return
         try:
-            if entry.is_symlink():
-                self._take_link(entry, name, folder)
-            elif entry.is_dir(follow_symlinks=False) and not self._follow:
-                self._pending.append(_Folder(entry.path, name + b"/", None))
-            else:
-                self._take(entry.path, name, name + b"/", entry.stat(follow_symlinks=False), folder.ancestor)
+            take(path, name)
         except OSError as error:
-            self._reject(name, entry.path, file_failure(error.errno or 0))
+            self._reject(name, path, file_failure(error.errno or 0))
 
-    def _take_link(self, entry: os.DirEntry[bytes], name: bytes, folder: _Folder) -> None:
+    def _take_link(self, path: bytes, name: bytes) -> None:
         try:
-            found = entry.stat()
+            found = os.stat(path)
         except OSError as error:
             if error.errno in _DANGLING:
-                message = f"a symbolic link to {_destination(entry.path)}: remove or correct the link"
-                self._reject(name, entry.path, NotRegularFile(message))
+                message = f"a symbolic link to {_destination(path)}: remove or correct the link"
+                self._reject(name, path, NotRegularFile(message))
                 return
             if self._follow:
                 raise
         if self._follow:
-            self._take(entry.path, name, name + b"/", found, folder.ancestor)
+            self._take(path, name, found)
         else:
             self._batch.skipped += 1
 
-    def _take(self, path: bytes, name: bytes, prefix: bytes, found: os.stat_result, above: _Ancestor | None) -> None:
+    def _take_other(self, path: bytes, name: bytes) -> None:
+        self._take(path, name, os.lstat(path))
+
+    def _take(self, path: bytes, name: bytes, found: os.stat_result) -> None:
         """Take what a stat has shown: a SOURCE, the end of a link, a folder when links are followed, an oddity."""
         kind = stat.S_IFMT(found.st_mode)
         if kind == stat.S_IFREG:
@@ -355,18 +333,11 @@ class _Walk:
         elif kind != stat.S_IFDIR:
             self._reject(name, path, NotRegularFile(_ODDITIES.get(kind, _ODD)))
         elif not self._follow:
-            self._pending.append(_Folder(path, prefix, None))
-        elif _leads_back(identity := (found.st_dev, found.st_ino), above):
+            self._listing.push(path, self._cut)
+        elif _leads_back(identity := (found.st_dev, found.st_ino), self._ancestor):
             self._reject(name, path, NotRegularFile(_LOOP))
         else:
-            self._pending.append(_Folder(path, prefix, _Ancestor(identity, above)))
-
-    def _openable(self, uploads: list[Upload]) -> list[Upload]:
-        """Reject those whose path is longer than open(2) takes; only a very deep folder has any."""
-        for upload in uploads:
-            if len(upload.file) >= _PATH_MAX:
-                self._reject(upload.name, upload.file, FileUnreadable(_TOO_DEEP))
-        return [upload for upload in uploads if len(upload.file) < _PATH_MAX]
+            self._pending.append(_Folder(path, _Ancestor(identity, self._ancestor)))
 
     def _reject(self, name: bytes, file: bytes, error: FastpostError) -> None:
         self._batch.rejected.append(Rejected(name, file, error))
