@@ -7,6 +7,7 @@ from fastpost._blocked cimport BlockedTime
 from fastpost._chunker cimport Folder
 from fastpost._gather cimport GatherList
 from fastpost._hpack cimport RequestEncoder
+from fastpost._readahead cimport ReadAhead
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
@@ -45,6 +46,8 @@ cdef class SendSide:
     cdef int64_t _list
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
+    # Brings what waits into the page cache, once a read had to wait; None before.
+    cdef ReadAhead _ahead
     # The next file could not be opened: no descriptor was free.
     cdef readonly bint out_of_files
     # How often that happened.
@@ -87,6 +90,8 @@ cdef class SendSide:
 
     cdef int _open_window(self, int64_t octets) except -1
     cdef void _note_scarcity(self) noexcept
+    cdef int _read_ahead(self, attempts) except -1
+    cdef int _note_cold(self) except -1
     cdef bint _fill(self, double now) except -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1

@@ -22,6 +22,7 @@ from fastpost._frames cimport (
 )
 from fastpost._gather cimport GatherList
 from fastpost._hpack cimport RequestEncoder
+from fastpost._readahead cimport ReadAhead
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
@@ -87,6 +88,7 @@ cdef class SendSide:
         self._late = False
         self._list = 0
         self.cold = False
+        self._ahead = None
         self.out_of_files = False
         self.failed_opens = 0
         self._waiting = collections.deque()
@@ -126,6 +128,20 @@ cdef class SendSide:
     def submit(self, list attempts) -> None:
         """Queue attempts; each comes out once, of `take_finished` or of `take_unsent`."""
         self._waiting.extend(attempts)
+        if self._ahead is not None:
+            self._read_ahead(attempts)
+
+    cdef int _read_ahead(self, attempts) except -1:
+        """Have the files of attempts in line read ahead, as long as that finds any that are not in the page cache."""
+        cdef Attempt attempt
+        if not self._ahead.is_worth_it():
+            self._ahead = None
+            return 0
+        for item in attempts:
+            attempt = <Attempt>item
+            if attempt.content is None:
+                self._ahead.add(attempt.file)
+        return 0
 
     def queue_control(self, octets: bytes) -> None:
         """Queue whole frames of the control plane; they go before HEADERS and DATA."""
@@ -215,6 +231,7 @@ cdef class SendSide:
         """
         cdef Attempt attempt
         self.draining = True
+        self._ahead = None
         self._folder.close()
         self.gather.clear()
         for item in list(self._table.attempts):
@@ -701,9 +718,17 @@ cdef class SendSide:
         elif attempt.remaining < before:
             if attempt.source.cold:
                 attempt.source.cold = False
-                self.cold = True
+                self._note_cold()
             self._account(attempt, before - attempt.remaining, now)
         return fitted
+
+    cdef int _note_cold(self) except -1:
+        """A read had to wait for the disk; those that follow shall not."""
+        self.cold = True
+        if self._ahead is None:
+            self._ahead = ReadAhead()
+            self._read_ahead(self._waiting)
+        return 0
 
     cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
         """A frame header in the arena, and the slice where it is mapped. Leaves a tail for `_cut_staged`."""

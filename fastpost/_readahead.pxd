@@ -1,0 +1,40 @@
+# cython: language_level=3
+"""C interface of reading ahead: the files in line are brought into the page cache by other threads."""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+
+cdef enum:
+    # Files that wait at most; what comes beyond that is not read ahead.
+    LINE = 256
+
+
+# What the threads share with their owner; the last one to leave frees it.
+cdef struct Line:
+    pthread_mutex_t lock
+    pthread_cond_t arrived
+    # Paths in malloc'd memory, round and round.
+    (char*)[LINE] paths
+    int first
+    int count
+    int threads
+    int idle
+    int references
+    bint stopped
+    # Files in a row that lay in the cache already.
+    int64_t warm
+
+
+cdef class ReadAhead:
+    cdef Line* _line
+
+    cdef void add(self, bytes path) noexcept
+    cdef bint is_worth_it(self) noexcept
+    cdef void stop(self) noexcept

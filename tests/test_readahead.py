@@ -1,0 +1,158 @@
+"""_readahead: files in line are in the page cache before they are opened, and nobody waits for that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from h2.settings import SettingCodes
+from h2_judge import settings_frame, window_update
+from in_process import Answering, Raw
+from integration import command
+
+from fastpost._readahead import ReadAhead, live_lines
+
+OPEN = (settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65_535))
+
+#: Opening a file for the first time takes 5 ms, and no read finds anything in the cache. A line for each first opening:
+#: 1 when the main thread did it.
+COLD_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static void look(const char *path) {
+    static char opened[10000];
+    const char *name = strrchr(path, '/');
+    char line[2] = {gettid() == getpid() ? '1' : '0', '\\n'};
+    name = name ? name + 1 : path;
+    if (strncmp(name, "cold-", 5) || __atomic_exchange_n(&opened[atoi(name + 5)], 1, __ATOMIC_SEQ_CST)) return;
+    int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
+    int log = real(getenv("OPENED"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (write(log, line, 2) < 0) abort();
+    close(log);
+    if (COLD) usleep(5000);
+}
+
+#define OPEN(name) int name(const char *path, int flags, ...) { \\
+    int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #name); \\
+    look(path); return real(path, flags, 0600); }
+#define OPENAT(name) int name(int folder, const char *path, int flags, ...) { \\
+    int (*real)(int, const char *, int, ...) = (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #name); \\
+    look(path); return real(folder, path, flags, 0600); }
+OPEN(open) OPEN(open64) OPEN(__open_2) OPEN(__open64_2)
+OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
+
+#if COLD
+#define NOTHING(name) ssize_t name(int fd, const struct iovec *vector, int count, off_t offset, int flags) { \
+    errno = EAGAIN; return -1; }
+NOTHING(preadv2) NOTHING(preadv64v2)
+#endif
+"""
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until it is true; the test's own timeout ends what never is."""
+    while not true():
+        time.sleep(0.001)
+
+
+def cached(path: Path) -> bool:
+    """Is the first octet in the page cache?"""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def evicted(path: Path) -> Path:
+    """Write a file that isn't in the page cache, or skip the test."""
+    path.write_bytes(bytes(100_000))
+    fd = os.open(path, os.O_RDWR)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    if cached(path):
+        pytest.skip("the file system keeps all it has in memory")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_line_is_left() -> Iterator[None]:
+    yield
+    until(lambda: live_lines() == 0)
+
+
+def test_a_file_is_read_ahead(tmp_path: Path) -> None:
+    ahead = ReadAhead()
+    path = evicted(tmp_path / "file")
+    ahead.read_ahead(os.fsencode(path))
+    until(lambda: cached(path))
+
+
+def test_what_can_not_be_read_holds_up_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "empty").touch()
+    ahead = ReadAhead()
+    path = evicted(tmp_path / "file")
+    for odd in (tmp_path / "fifo", tmp_path / "missing", tmp_path, tmp_path / "empty", "/dev/zero"):
+        for _ in range(10):
+            ahead.read_ahead(os.fsencode(odd))
+    ahead.read_ahead(os.fsencode(path))
+    until(lambda: cached(path))
+
+
+def test_more_than_the_line_holds(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"octets")
+    ahead = ReadAhead()
+    for _ in range(5000):
+        ahead.read_ahead(os.fsencode(tmp_path / "file"))
+    ahead.shut()
+    ahead.shut()
+    ahead.read_ahead(b"after the end")
+    assert not ahead.worth_it()
+
+
+def test_it_is_not_worth_it_when_all_is_cached(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"octets")
+    ahead = ReadAhead()
+    assert ahead.worth_it()
+    while ahead.worth_it():
+        ahead.read_ahead(os.fsencode(tmp_path / "file"))
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("cold", [True, False])
+def test_an_upload_is_read_ahead_from_a_cold_disk_only(tmp_path: Path, cold: bool) -> None:
+    compiler = shutil.which(os.environ.get("CC", "gcc"))
+    assert compiler is not None, "the compiler that fastpost needs anyway"
+    source, library = tmp_path / "cold_disk.c", tmp_path / "cold_disk.so"
+    source.write_text(COLD_DISK)
+    subprocess.run([compiler, "-shared", "-fPIC", f"-DCOLD={cold:d}", "-o", library, source, "-ldl"], check=True)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(400):
+        (folder / f"cold-{number}").write_bytes(bytes(3000))
+    prefix = ("env", f"LD_PRELOAD={library}", f"OPENED={tmp_path / 'opened'}")
+    with Raw(Answering(*OPEN)) as server:
+        run = command.upload(folder, "--to", server.url, prefix=prefix)
+    assert run.code == 0
+    assert run.report["files"]["ok"] == 400
+    opened = (tmp_path / "opened").read_text().split()
+    assert len(opened) == 400
+    by_others = opened.count("0")
+    assert by_others > 200 if cold else by_others == 0, "most files were opened first by a thread that reads ahead"
