@@ -19,7 +19,11 @@ from bench import clients, compare, servers, sets
 from bench.measure import Contender, Run, RunFailed, check, note, run, spread
 
 _ALL: Final = Path("/proc/sys/vm/drop_caches")
-_SETS: Final = {"4 KiB": sets.SMALL, "256 KiB": sets.MEDIUM, "real tree": sets.TREE}
+_SETS: Final[dict[str, sets.Set | sets.RealTree]] = {
+    "4 KiB": sets.SMALL,
+    "256 KiB": sets.MEDIUM,
+    "real tree": sets.TREE,
+}
 _OTHERS: Final = ("libcurl", "go")
 
 
