@@ -42,6 +42,13 @@ cdef extern from "<signal.h>" nogil:
     int pthread_sigmask(int how, const sigset_t* signals, sigset_t* before)
     int SIG_SETMASK
 
+cdef extern from "<sys/resource.h>" nogil:
+    ctypedef unsigned long rlim_t
+    cdef struct rlimit:
+        rlim_t rlim_cur
+    int getrlimit(int resource, rlimit* out)
+    int RLIMIT_NOFILE
+
 cdef extern from "<fcntl.h>" nogil:
     int c_open "open"(const char* path, int flags)
     int posix_fadvise(int fd, long offset, long length, int advice)
@@ -74,6 +81,8 @@ cdef enum:
     # The beginning of a file that is read ahead: the window that is mapped first.
     _BEGINNING = 2097152
     _STACK = 131072
+    # Where fewer files may be open, none is spared: the uploads need them.
+    _MANY_FILES = 256
     # After so many files in a row that lay in the cache anyway, it is not worth its while.
     _WARM = 1024
 
@@ -171,6 +180,9 @@ cdef void _begin(Line* line) noexcept nogil:
     cdef pthread_attr_t attributes
     cdef pthread_t thread
     cdef sigset_t all_signals, before
+    cdef rlimit open_files
+    if getrlimit(RLIMIT_NOFILE, &open_files) != 0 or open_files.rlim_cur < _MANY_FILES:
+        return
     if pthread_attr_init(&attributes) != 0:
         return
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED)
