@@ -37,6 +37,13 @@ cdef class SendSide:
     cdef int64_t _gather_limit
     # Octets of DATA after which a gather list is sent.
     cdef int64_t _burst
+    # WINDOW_UPDATEs of the connection; and whether the window is shut for long before each.
+    cdef int64_t _credits
+    cdef bint _far
+    # The window whose halves DATA frames end with, octets to the end of this half, and whether the next one is the larger.
+    cdef int64_t _halved
+    cdef int64_t _to_half
+    cdef bint _odd
     # Streams whose last octet is in the gather list; those whose last octet has left.
     cdef int64_t _leaving
     cdef int64_t _answering
@@ -90,6 +97,7 @@ cdef class SendSide:
 
     cdef int _open_window(self, int64_t octets) except -1
     cdef void _note_scarcity(self) noexcept
+    cdef void _charge_half(self, int64_t octets) noexcept
     cdef int _read_ahead(self, attempts) except -1
     cdef int _note_cold(self) except -1
     cdef bint _fill(self, double now) except -1

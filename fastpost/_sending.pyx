@@ -55,6 +55,8 @@ cdef enum:
 
 # How long crumbs of the connection window wait for more (seconds).
 cdef double _HOLD = 0.005
+# How long the connection window is shut for each credit (seconds) where the peer is far away.
+cdef double _FAR = 0.001
 
 
 cdef class SendSide:
@@ -104,6 +106,9 @@ cdef class SendSide:
         self.max_concurrent_streams = _MAX_STREAM_ID
         self.send_window = 65535
         self.largest_window = 65535
+        self._credits = 0
+        self._halved = 0
+        self._odd = False
         self.window_closed = 0.0
         self.largest_stream_window = 65535
         self._note_scarcity()
@@ -346,6 +351,7 @@ cdef class SendSide:
 
     cdef int _open_window(self, int64_t octets) except -1:
         self.send_window += octets
+        self._credits += 1
         if self.send_window > MAX_WINDOW:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "a connection window over 2^31-1")
         self._uncredited = max(self._uncredited - octets, 0)
@@ -357,11 +363,23 @@ cdef class SendSide:
         return 0
 
     cdef void _note_scarcity(self) noexcept:
-        """The connection window grew beyond what it ever was, or didn't."""
-        self._scheduler.scarce = self.largest_window < _SCARCE
+        """A credit arrived, and the window may have grown beyond what it ever was."""
+        cdef int64_t window = self.largest_window
+        self._scheduler.scarce = window < _SCARCE
         self._burst = self._gather_limit
         if self._scheduler.scarce:
-            self._burst = min(self._gather_limit, self.largest_window // _PARTS + _HEADERS)
+            self._burst = min(self._gather_limit, window // _PARTS + _HEADERS)
+        self._far = self._scheduler.scarce and self.window_closed >= self._credits * _FAR
+        if window != self._halved:
+            self._halved = window
+            self._to_half = (window + 1) // 2
+
+    cdef inline void _charge_half(self, int64_t octets) noexcept:
+        """So many octets of the connection window are used: where does its next half end? Of an odd one they differ."""
+        self._to_half -= octets
+        if self._to_half <= 0:
+            self._to_half += (self._halved + self._odd) // 2
+            self._odd = not self._odd
 
     # --- octets out -------------------------------------------------------------------------------
 
@@ -682,6 +700,10 @@ cdef class SendSide:
                 if self.send_window < self._scheduler.quantum // 4 and self._hold(now):
                     return True
                 allowed = self.send_window
+            if self._far:
+                # Most servers credit a half once they have read it, by whole frames: one that goes beyond leaves the
+                # rest below their next half, uncredited, and the window is half as large from then on.
+                allowed = min(allowed, self._to_half)
             if not self._cut(attempt, allowed, now):
                 return False
 
@@ -787,6 +809,7 @@ cdef class SendSide:
         self.send_window -= octets
         self._uncredited += octets
         self._held_since = 0.0
+        self._charge_half(octets)
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)

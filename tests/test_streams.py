@@ -257,6 +257,42 @@ def test_a_large_window_is_sent_by_as_much_as_a_call_takes(files: Files) -> None
     assert max(gathered(files, 8 * 1024 * 1024, staged=False)) > 1_000_000
 
 
+def rounds_to_a_server_that_credits_halves(files: Files, staged: bool, seconds: float) -> tuple[list[int], list[int]]:
+    """Return the octets of DATA of each round trip, and where on the connection DATA frames ended.
+
+    The server credits the connection once it has read half its window, by whole frames, as nghttp2 does.
+    """
+    script = Script(session(staged=staged, concurrency=7), {INITIAL: LARGEST_WINDOW})
+    submitted = script.submit(files(*[250_000] * 7))
+    rounds, ends, unread = [], [0], 0
+    while sum(rounds) < 7 * 250_000:
+        # What is held back for some milliseconds goes too.
+        frames = [*script.take(), *script.take(at=script.now + seconds / 10)]
+        sizes = [len(one.payload) for one in frames if one.kind == DATA]
+        rounds.append(sum(sizes))
+        script.now += seconds
+        for size in sizes:
+            ends.append(ends[-1] + size)
+            unread += size
+            if unread >= 65535 // 2:
+                script.send(window_update(0, unread))
+                unread = 0
+    assert len(submitted) == 7
+    script.close()
+    return rounds, ends
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_distant_server_that_credits_halves_is_sent_whole_windows(files: Files, staged: bool) -> None:
+    rounds, _ = rounds_to_a_server_that_credits_halves(files, staged, 0.1)
+    assert set(rounds[:-1]) == {65535}
+
+
+def test_a_near_server_gets_frames_as_large_as_turns_are(files: Files) -> None:
+    _, ends = rounds_to_a_server_that_credits_halves(files, True, 0.0001)
+    assert len(set(ends) & set(range(32768, 1_000_000, 65535))) < 5
+
+
 # --- windows --------------------------------------------------------------------------------------
 
 
