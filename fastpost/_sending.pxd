@@ -40,7 +40,7 @@ cdef class SendSide:
     # WINDOW_UPDATEs of the connection; and whether the window is shut for long before each.
     cdef int64_t _credits
     cdef bint _far
-    # The window whose halves DATA frames end with, octets to the end of this half, and whether the next one is the larger.
+    # The window whose halves DATA frames end with, octets to the end of this half, and whether the next is the larger.
     cdef int64_t _halved
     cdef int64_t _to_half
     cdef bint _odd
