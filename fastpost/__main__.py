@@ -1,8 +1,62 @@
-"""Runs the command line: `python -m fastpost`."""
+"""The process of the command line: `fastpost`, and `python -m fastpost`.
+
+What is set here holds for a whole process; nothing that a program may import from fastpost does that.
+"""
 
 from __future__ import annotations
 
-from fastpost.cli import main
+import atexit
+import contextlib
+import gc
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    _spare_collections()
+    end = _End()
+    from fastpost.cli import main as command_line
+
+    try:
+        command_line()
+    except SystemExit as told:
+        end.code = told.code
+        raise
+
+
+def _spare_collections() -> None:
+    """Let the garbage collector look rarely, and never while modules are loaded: 40,000 objects, and no garbage.
+
+    A run makes next to no cycles: of each connection that ended, what h2 keeps of it, 10 kB in 50 objects or more. So
+    hundreds of them may lie about, not thousands.
+    """
+    gc.set_threshold(50_000, 5, 2)
+
+
+class _End:
+    """Spares the interpreter its own end: to free, object by object, what the system takes back anyway costs 20 ms.
+
+    Who was registered first is called last: threads are joined by then, and whatever asked to be called has been. It is
+    left out for those that were registered still earlier (coverage, profilers), which it would forget, and for who
+    looks after memory (PYTHONMALLOC, as under a sanitizer).
+    """
+
+    def __init__(self) -> None:
+        #: The exit code, once it is known.
+        self.code: object = None
+        if not atexit._ncallbacks() and "PYTHONMALLOC" not in os.environ:
+            atexit.register(self._end)
+
+    def _end(self) -> None:
+        # What can't be flushed is the interpreter's to tell.
+        with contextlib.suppress(OSError, ValueError):
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+            if isinstance(self.code, int):
+                os._exit(self.code)
+
 
 if __name__ == "__main__":
     main()

@@ -5,11 +5,9 @@ Only click is loaded here; each command loads what it needs, so that --version a
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import functools
-import gc
 import os
 import signal
 import sys
@@ -58,7 +56,6 @@ class _Commands(click.Group):
         )
         if not standalone_mode:
             return run()
-        _spare_collections()
         sys.exit(_outcome(run))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -462,17 +459,6 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _spare_collections() -> None:
-    """Let the garbage collector look rarely, and not at all at the end.
-
-    A run makes next to no cycles: of each connection that ended, what h2 keeps of it, some 10 kB. So hundreds of them
-    may lie about, not thousands. The interpreter's last collections would free, object by object, what the system takes
-    back anyway: 15 ms, half as long as loading click.
-    """
-    gc.set_threshold(10_000, 5, 2)
-    atexit.register(gc.freeze)
 
 
 def _fill_standard_descriptors() -> None:

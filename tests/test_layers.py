@@ -233,7 +233,7 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
 
 
 # What is forked is a process that ends itself.
-@pytest.mark.parametrize("name", sorted(set(names()) - {"cli", "worker", "forks"}))
+@pytest.mark.parametrize("name", sorted(set(names()) - {"__main__", "cli", "worker", "forks"}))
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]
