@@ -173,21 +173,13 @@ class Connection:
                     self._tls.do_handshake()
                     break
                 except ssl.SSLWantReadError:
-                    await self._ready(self._loop.add_reader, self._loop.remove_reader)
+                    await tcp.ready(self._fd, self._loop.add_reader, self._loop.remove_reader)
                 except ssl.SSLWantWriteError:
-                    await self._ready(self._loop.add_writer, self._loop.remove_writer)
+                    await tcp.ready(self._fd, self._loop.add_writer, self._loop.remove_writer)
         except (OSError, ValueError) as error:
             raise tls.failure(error, where) from None
         if self._tls.selected_alpn_protocol() != "h2":
             raise NotHttp2(tls.no_alpn(where))
-
-    async def _ready(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
-        ready = self._loop.create_future()
-        add(self._fd, _settle, ready)
-        try:
-            await ready
-        finally:
-            remove(self._fd)
 
     async def _exchange_settings(self, where: str) -> None:
         self._settled = self._loop.create_future()
@@ -325,7 +317,7 @@ class Connection:
             self._end(ConnectionLost(f"the server ended the connection ({reason})"))
             return False
         if self._settled is not None and session.plane.settled:
-            _settle(self._settled)
+            tcp.settle(self._settled)
         return True
 
     def _receive_plain(self, now: float) -> str | None:
@@ -460,7 +452,7 @@ class Connection:
         self._shut()
         self.session.lose(failure, time.monotonic())
         if self._settled is not None:
-            _settle(self._settled)
+            tcp.settle(self._settled)
         if not self._opened:
             return
         self._deliver()
@@ -487,8 +479,3 @@ class Connection:
 
 def _nothing() -> None:
     pass
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import typing
@@ -10,6 +11,8 @@ import typing
 from fastpost.errors import ConnectFailed, NameNotResolved
 
 if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastpost.target import Target
 
 
@@ -22,7 +25,8 @@ async def connect(target: Target, timeout: float) -> socket.socket:
     """
     loop = asyncio.get_running_loop()
     try:
-        addresses = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        # Octets: text would be IDNA-encoded once more, for which Python loads 1.2 MB of tables.
+        addresses = await loop.getaddrinfo(target.host.encode(), target.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise no_address(target, error) from None
     failure = OSError(0, "no address")
@@ -40,13 +44,36 @@ async def connect(target: Target, timeout: float) -> socket.socket:
 async def _connect_to(connecting: socket.socket, address: typing.Any) -> socket.socket:
     try:
         connecting.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connecting, address)
+        # Not the loop's sock_connect: uvloop's resolves the address once more, with four threads that it starts for it.
+        failed = connecting.connect_ex(address)
+        if failed == errno.EINPROGRESS:
+            loop = asyncio.get_running_loop()
+            await ready(connecting.fileno(), loop.add_writer, loop.remove_writer)
+            failed = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
         # Frames leave in large gathers of our own making: Nagle would only delay the last one.
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         connecting.close()
         raise
     return connecting
+
+
+async def ready(fd: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+    """Wait until a descriptor is readable or writable: `add` and `remove` are the loop's, for the one or the other."""
+    waiting = asyncio.get_running_loop().create_future()
+    add(fd, settle, waiting)
+    try:
+        await waiting
+    finally:
+        remove(fd)
+
+
+def settle(waiting: asyncio.Future[None]) -> None:
+    """Let whoever waits go on, also when that has been done already."""
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def no_address(target: Target, error: OSError) -> NameNotResolved:

@@ -118,7 +118,7 @@ def opening(url: str, loop: str = "uvloop", **options: Any) -> None:
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, str]) -> None:
     """Have every name resolve to these."""
 
-    async def resolve(self: object, host: str, port: int, **_: object) -> list[Any]:
+    async def resolve(self: object, host: bytes, port: int, **_: object) -> list[Any]:
         return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in found]
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "getaddrinfo", resolve)
@@ -958,7 +958,7 @@ def test_first_address_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None
         server = queue.enter_context(Server())
         live = int(server.url.rsplit(":", 1)[1].strip("/"))
 
-        async def resolve(self: object, host: str, port_: int, **_: object) -> list[Any]:
+        async def resolve(self: object, host: bytes, port_: int, **_: object) -> list[Any]:
             return [
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.3", port)),
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, live)),
