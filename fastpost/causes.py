@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastpost import servers
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -87,6 +85,8 @@ def _client(processes: int) -> str:
 
 def _turn(tally: Tally, cause: str) -> str:
     """Return what to turn at this server, as the first of two cures."""
+    from fastpost import servers  # only for who had to wait
+
     known = servers.named(tally.peer.server)
     knob = getattr(known[1], cause) if known is not None else ""
     return f"{known[0]}: {knob}; or " if known is not None and knob else ""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 else:
     _FieldType = _TokenType = _NumberType = _NumbersType = _SecondsType = click.ParamType
 
-_FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)", re.DOTALL)
+_FIELD: Final = r"(?s)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)"
 #: RFC 6750 §2.1.
-_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_SECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)")
+_BEARER: Final = r"[A-Za-z0-9\-._~+/]+=*"
+_SECONDS: Final = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -35,7 +35,7 @@ class Field(_FieldType):
         """Return name and value."""
         if isinstance(value, tuple):
             return value[0], value[1]
-        matched = _FIELD.fullmatch(value)
+        matched = re.fullmatch(_FIELD, value)
         if matched is None:
             self.fail("write 'Name: value'; what was given is not repeated here, as it may be secret", param, ctx)
         return matched[1], matched[2].strip(" \t")
@@ -55,7 +55,7 @@ class Token(_TokenType):
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "not text"
                 self.fail(f"the token can't be read from {value[1:]!r} ({reason}): name a readable file", param, ctx)
-        if _BEARER.fullmatch(value) is None:
+        if re.fullmatch(_BEARER, value) is None:
             self.fail("a token has letters, digits and -._~+/= only; what was given is not repeated here", param, ctx)
         return str(value)
 
@@ -82,7 +82,7 @@ class Seconds(_SecondsType):
         """Return seconds."""
         if isinstance(value, float | int):
             return float(value)
-        found = _SECONDS.fullmatch(value.strip())
+        found = re.fullmatch(_SECONDS, value.strip())
         if found is None:
             self.fail(f"{value!r} is no time: write 30s, 500ms, 2m or 1h", param, ctx)
         return float(found[1]) * _UNITS[found[2]]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import re
 import typing
 
 from fastpost.errors import UsageError
 
+if typing.TYPE_CHECKING:
+    import pathlib
+
 Schedule = typing.Literal["fair", "fifo"]
 Algorithm = typing.Literal["sha-256", "sha-512"]
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 #: RFC 9113 §8.2.2: fields that belong to an HTTP/1.1 connection.
 _CONNECTION_FIELDS = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host", "content-length", "te"}
@@ -73,7 +75,7 @@ class Settings:
         _require(self.retry_max_time is None or self.retry_max_time >= 0, "retry-max-time can't be negative")
         _require(self.key is None or self.cert is not None, "key needs cert: the certificate that it belongs to")
         _require(
-            self.method is None or _TOKEN.fullmatch(self.method) is not None,
+            self.method is None or re.fullmatch(_TOKEN, self.method) is not None,
             f"method {self.method!r} is not an HTTP method",
         )
         _require(self.digest in (None, "sha-256", "sha-512"), "digest must be sha-256 or sha-512")
@@ -97,7 +99,9 @@ def _require(holds: bool, message: str) -> None:
 
 def _check_field(name: str, value: str) -> None:
     """Refuse what RFC 9110 §5.5 and RFC 9113 §8.2 forbid in a field; a newline would inject another field."""
-    _require(_TOKEN.fullmatch(name) is not None, f"header name {name!r} has characters that a field name can't have")
+    _require(
+        re.fullmatch(_TOKEN, name) is not None, f"header name {name!r} has characters that a field name can't have"
+    )
     _require(
         name.lower() not in _CONNECTION_FIELDS,
         f"header {name!r} is set by fastpost or belongs to HTTP/1.1; leave it out",

@@ -14,7 +14,6 @@ import fcntl
 import os
 import socket
 import ssl
-import termios
 import time
 import typing
 
@@ -31,8 +30,6 @@ if typing.TYPE_CHECKING:
 
 #: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
 _SENDS_PER_TICK = 8
-#: Octets in the send queue that the peer's kernel has not acknowledged: SIOCOUTQ, the same number as TIOCOUTQ (tcp(7)).
-_SIOCOUTQ = termios.TIOCOUTQ
 #: The socket is full, or empty.
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: One TLS record's worth and more; responses to uploads are short.
@@ -437,8 +434,11 @@ class Connection:
 
     def _note_delivered(self, now: float) -> None:
         """Ask the kernel how much of what it took has not arrived; a slow line is no stalled one, nor a slow server."""
+        from termios import TIOCOUTQ  # a shared object of its own: a short run is over by now
+
         waiting = array.array("i", [0])
-        fcntl.ioctl(self._fd, _SIOCOUTQ, waiting)
+        # The same number as SIOCOUTQ (tcp(7)).
+        fcntl.ioctl(self._fd, TIOCOUTQ, waiting)
         plane = self.session.plane
         plane.note_delivered(plane.sent - waiting[0], now)
 

@@ -7,7 +7,6 @@ that ends connection after connection without an answer is asked at growing inte
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import typing
 
@@ -211,6 +210,8 @@ class Pool:
     def _judge(
         self, failure: FastpostError, retried: int = 0, replayed: int = 0, elapsed: float = 0.0
     ) -> retry.Verdict:
+        import random  # only for who has to wait
+
         return retry.judge(
             failure,
             retried=retried,

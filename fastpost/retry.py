@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from collections.abc import Callable
@@ -17,25 +16,24 @@ _LONGEST_RETRY_AFTER = 3600.0
 _MOST_DOUBLINGS = 40
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(typing.NamedTuple):
     """What one upload may spend on being sent again.
 
     Attributes:
         retries: most retries; 0: none. Replays are not counted here.
         delay: seconds; upper bound of the first wait, doubled with every further one.
+        repeatable: the request may reach the server twice: PUT, DELETE, an Idempotency-Key or --retry-post.
         max_delay: seconds; upper bound of every wait that the server did not ask for.
         max_time: seconds from the first attempt after which no retry starts; None: no bound.
         replay_cap: most replays in a row.
-        repeatable: the request may reach the server twice: PUT, DELETE, an Idempotency-Key or --retry-post.
     """
 
     retries: int
     delay: float
+    repeatable: bool
     max_delay: float = 30.0
     max_time: float | None = None
     replay_cap: int = 5
-    repeatable: bool
 
 
 class Verdict(typing.NamedTuple):
@@ -151,19 +149,16 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
 _TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 #: IMF-fixdate, RFC 850 and asctime; the weekday says nothing new and isn't checked.
-_DATES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        f"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
-        f"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
-        f"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
-    )
+_DATES = (
+    f"[A-Z][a-z]{{2}}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
+    f"[A-Z][a-z]{{5,8}}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
+    f"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
 )
 
 
 def _parse_date(value: str, wall: float) -> float | None:
     """Return an HTTP date in seconds since the epoch, or None."""
-    match = next(filter(None, (pattern.fullmatch(value) for pattern in _DATES)), None)
+    match = next(filter(None, (re.fullmatch(pattern, value) for pattern in _DATES)), None)
     if match is None:
         return None
     import datetime  # only a dated Retry-After needs it

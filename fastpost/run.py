@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import random
 import time
 import typing
 
@@ -422,6 +421,8 @@ class Run:
     def _verdict(self, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
         if self.stopping:
             return retry.STOP
+        import random  # only for who has to wait
+
         return retry.judge(
             failure,
             retried=attempt.retried,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
@@ -295,6 +294,8 @@ class UploadRun:
             self._say(f"{os.fsdecode(name)}: {failure}")
         if self._failures is None:
             return
+        import json
+
         record = report.failure_record(name, file, self._url(name), failure, status, attempts)
         self._keep(self._failures.write, json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -322,6 +323,8 @@ class UploadRun:
     def _report(self) -> None:
         tally = self._tally
         if self._display.json:
+            import json
+
             self._out.write(json.dumps(report.as_json(tally, self._shown_target)) + "\n")
         elif (tally.found or tally.recorded) and not self._display.quiet and self._unreachable is None:
             rows = report.rows(tally, self._shown_target, all_failures_kept=self._failures_path is not None)
