@@ -59,6 +59,7 @@ class Connection:
     Args:
         target: where to.
         settings: the run's settings.
+        context: returns what TLS is made with; asked for over https only.
         concurrency: most streams to have open on this connection.
         on_finished: called with attempts that ended, once a tick; it may submit more.
         on_closed: called once when the connection is over, after the last `on_finished`.
@@ -71,6 +72,7 @@ class Connection:
         target: Target,
         settings: Settings,
         *,
+        context: Callable[[], ssl.SSLContext],
         concurrency: int,
         on_finished: Callable[[Connection, list[Attempt]], None],
         on_closed: Callable[[Connection], None],
@@ -79,6 +81,7 @@ class Connection:
     ) -> None:
         self._target = target
         self._settings = settings
+        self._context = context
         self._on_notice = on_notice
         self._on_finished = on_finished
         self._on_closed = on_closed
@@ -159,7 +162,7 @@ class Connection:
         """TLS on the non-blocking socket; ALPN must choose h2 (RFC 9113 §3.2)."""
         assert self._socket is not None
         try:
-            context = tls.client_context(self._settings)
+            context = self._context()
             self._socket.getpeername()  # raises when it is reset already; wrap_socket would, too, but leave it open
             self._tls = context.wrap_socket(
                 self._socket, server_hostname=self._target.host, do_handshake_on_connect=False

@@ -54,6 +54,7 @@ from integration.servers import Certificates, certificates
 
 from fastpost import connection as connections
 from fastpost import target as targets
+from fastpost import tls
 from fastpost._table import Attempt
 from fastpost.config import Settings
 from fastpost.connection import Connection
@@ -69,6 +70,7 @@ from fastpost.errors import (
     TlsFailed,
 )
 from fastpost.sources import Upload
+from fastpost.tls import client_context
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
@@ -90,6 +92,7 @@ def connection(url: str, **options: Any) -> Connection:
     return Connection(
         targets.parse(url),
         settings,
+        context=lambda: client_context(settings),
         concurrency=1,
         on_finished=lambda *_: None,
         on_closed=lambda _: None,
@@ -358,6 +361,27 @@ def test_tls(loop: str, loopback: Certificates) -> None:
     with Server(tls=loopback) as server:
         opening(server.url, loop, cacert=server.cafile)
         opening(server.url, loop, insecure=True)
+
+
+def test_who_looks_at_no_certificate_loads_none(loopback: Certificates) -> None:
+    assert client_context(Settings(to="https://h/", insecure=True)).get_ca_certs() == []
+    assert client_context(Settings(to="https://h/", insecure=True, cacert=loopback.cafile)).get_ca_certs() != []
+
+
+def test_the_connections_of_a_run_share_what_was_loaded_for_tls(
+    tmp_path: Path, loopback: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Settings] = []
+
+    def counted(settings: Settings) -> ssl.SSLContext:
+        loaded.append(settings)
+        return client_context(settings)
+
+    monkeypatch.setattr(tls, "client_context", counted)
+    with Server(tls=loopback) as server:
+        tally = upload(server.url, files(tmp_path, 9), connections=3, concurrency=3, cacert=server.cafile)
+    assert tally.connections == 3
+    assert len(loaded) == 1
 
 
 def test_certificate_of_nobody(loopback: Certificates) -> None:
@@ -791,9 +815,11 @@ def test_what_was_submitted_comes_back_when_it_closes(tmp_path: Path) -> None:
     closed: list[Connection] = []
 
     async def main() -> None:
+        settings = Settings(to=server.url)
         opened = Connection(
             targets.parse(server.url),
-            Settings(to=server.url),
+            settings,
+            context=lambda: client_context(settings),
             concurrency=1,
             on_finished=lambda _, attempts: ended.extend(attempts),
             on_closed=closed.append,
