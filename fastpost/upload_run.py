@@ -13,7 +13,6 @@ import uvloop
 
 from fastpost import report
 from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
-from fastpost.progress import Progress
 from fastpost.signals import EXIT_CODES, signals_taken
 from fastpost.uploader import Uploader
 
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
     from fastpost.journal import Journal
     from fastpost.outlet import Outlet
     from fastpost.processes import Processes
+    from fastpost.progress import Progress
     from fastpost.sources import Batch, Rejected
+    from fastpost.tally import Tally
     from fastpost.verify import Verifier
 
 #: Seconds that uploads in flight have to finish after the first signal.
@@ -89,7 +90,7 @@ class UploadRun:
         self._verify = verify
         self._distinct = distinct
         self._verifier: Verifier | None = None
-        self._progress = Progress(self._tally, err)
+        self._progress = _progress(self._tally, err) if display.progress else None
         self._signal: signal.Signals | None = None
         self._unreachable: TargetUnreachable | None = None
         self._lost_output = False
@@ -103,8 +104,8 @@ class UploadRun:
         with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
                 batches = self._journal.gate(self._journal.remaining(batches))
-            if self._display.progress:
-                batches = self._sized(batches)
+            if self._progress is not None:
+                batches = self._sized(batches, self._progress)
             uvloop.run(self._run(batches))
         self._report()
         return self._exit_code()
@@ -114,7 +115,7 @@ class UploadRun:
     async def _run(self, batches: Iterable[Batch]) -> None:
         loop = asyncio.get_running_loop()
         with signals_taken(loop, self._interrupted):
-            drawing = loop.create_task(self._draw()) if self._display.progress else None
+            drawing = None if self._progress is None else loop.create_task(self._draw(self._progress))
             try:
                 await self._upload(loop, batches)
             except TargetUnreachable as error:
@@ -122,7 +123,7 @@ class UploadRun:
             finally:
                 if drawing is not None:
                     drawing.cancel()
-                self._progress.clear()
+                self._clear()
 
     async def _upload(self, loop: asyncio.AbstractEventLoop, batches: Iterable[Batch]) -> None:
         if not self._verify:
@@ -188,7 +189,7 @@ class UploadRun:
         attempts = 1 + result.retried + result.replayed
         self._tell_failure(upload.name, upload.file, failure, result.status, attempts)
 
-    def _sized(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _sized(self, batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:
         """Look up the sizes of the first files, so that a few large ones get an honest bar."""
         found = 0
         for batch in batches:
@@ -198,7 +199,7 @@ class UploadRun:
                     with contextlib.suppress(OSError):
                         upload.size = os.stat(upload.file).st_size
             elif batch.uploads:
-                self._progress.octets_known = False
+                progress.octets_known = False
             yield batch
 
     def _workers(self) -> contextlib.AbstractContextManager[None]:
@@ -267,21 +268,26 @@ class UploadRun:
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
-    async def _draw(self) -> None:
+    async def _draw(self, progress: Progress) -> None:
         await asyncio.sleep(_FIRST_FRAME)
         while True:
             if self._verifier is not None:
                 self._tally.verified = self._verifier.intact
-            self._progress.draw(time.monotonic())
-            await asyncio.sleep(self._progress.interval)
+            progress.draw(time.monotonic())
+            await asyncio.sleep(progress.interval)
+
+    def _clear(self) -> None:
+        """Take the progress off the terminal."""
+        if self._progress is not None:
+            self._progress.clear()
 
     def _say(self, message: str) -> None:
-        self._progress.clear()
+        self._clear()
         self._err.write(f"fastpost: {report.safe(message)}\n")
 
     def _tell_result(self, result: Attempt) -> None:
         """Print one response; it shares the terminal with the progress line."""
-        self._progress.clear()
+        self._clear()
         line = f"{result.status or 'no response'} {self._target.method.decode()} {self._target.url(result.upload.name)}"
         if not self._display.responses:
             self._say(line)
@@ -369,6 +375,12 @@ def _processes(settings: Settings, count: int) -> Processes:
     from fastpost.processes import Processes
 
     return Processes(settings, count)
+
+
+def _progress(tally: Tally, err: Outlet) -> Progress:
+    from fastpost.progress import Progress
+
+    return Progress(tally, err)
 
 
 def _response_text(result: Attempt) -> str:
