@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+#: As typing has it. To load that takes 4 ms, and a process wants to set its garbage collector before (__main__).
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from fastpost._table import Attempt as UploadResult
     from fastpost.config import Settings
     from fastpost.errors import FastpostError

@@ -6,7 +6,6 @@ What is set here holds for a whole process; nothing that a program may import fr
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import os
 import sys
@@ -49,13 +48,14 @@ class _End:
             atexit.register(self._end)
 
     def _end(self) -> None:
-        # What can't be flushed is the interpreter's to tell.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
-            if isinstance(self.code, int):
-                os._exit(self.code)
+        except (OSError, ValueError):
+            return  # the interpreter tells of it
+        if isinstance(self.code, int):
+            os._exit(self.code)
 
 
 if __name__ == "__main__":

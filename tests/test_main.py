@@ -9,6 +9,17 @@ import sys
 from typing import Any
 
 import pytest
+from in_process import Server
+
+#: What a plain upload is made of.
+UPLOAD = {
+    *("_blocked", "_chunker", "_frames", "_gather", "_hpack", "_meter", "_payload", "_scheduler", "_sending"),
+    *("_streams", "_table", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
+    *("media_types", "open_files", "outlet", "pool", "report", "retry", "run", "session", "signals", "sources"),
+    *("tally", "target", "tcp", "tls", "upload_run", "uploader", "waiting"),
+}
+#: What comes with the libraries that it stands upon, and with click's first message.
+LIBRARIES = "import click, gettext, h2.connection, locale, runpy, uvloop"
 
 #: A command line of its own, and what tells that the interpreter's own end took place.
 SCRIPT = """
@@ -118,3 +129,37 @@ def test_nothing_is_collected_while_modules_are_loaded(tmp_path: pathlib.Path) -
     arguments = ["upload", os.fspath(tmp_path), "--to", "http://127.0.0.1:1/", "--retries", "0"]
     done = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True)
     assert (done.returncode, done.stdout) == (4, b"0\n")
+
+
+def test_a_plain_upload_loads_only_what_it_needs(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    told = "import atexit, sys; atexit.register(lambda: print(*sys.modules))"
+    ours = f"{told}; import fastpost.__main__ as process; process.main()"
+    with Server() as server:
+        loaded = modules(ours, "upload", os.fspath(tmp_path), "--to", server.url, "--quiet")
+    own = {name for name in loaded if name.partition(".")[0] == "fastpost"}
+    assert own == {"fastpost", "fastpost.__main__", *(f"fastpost.{name}" for name in UPLOAD)}
+    beside = {name for name in loaded - own - modules(f"{told}; {LIBRARIES}") if not name.startswith("_cython_")}
+    assert beside == {"resource"}
+
+
+def modules(script: str, *arguments: str) -> set[str]:
+    """Return the modules that a process has loaded at its end, as its last line tells."""
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_an_address_is_reached_without_the_threads_of_a_resolver(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    script = (
+        "import atexit, pathlib\n"
+        "names = lambda: [one.read_text() for one in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "atexit.register(lambda: print(*names()))\n"
+        "import fastpost.__main__ as process\n"
+        "process.main()"
+    )
+    with Server() as server:
+        arguments = ["upload", os.fspath(tmp_path), "--to", server.url, "--quiet"]
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert "libuv-worker" not in done.stdout
