@@ -44,15 +44,19 @@ process.main()
 def run(work: str, before: str = "", **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Run the process with `work` for its command line, and `before` before it."""
     options.setdefault("stdout", subprocess.PIPE)
-    options.setdefault("env", {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")})
+    options.setdefault("env", without("PYTHONUNBUFFERED"))
     lines = "".join(f"    {line}\n" for line in work.splitlines())
     script = SCRIPT.format(work=lines, before=before)
     command = [sys.executable, "-c", script]
     return subprocess.run(command, check=False, timeout=60, stderr=subprocess.PIPE, **options)
 
 
+def without(*names: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
 def test_the_end_is_quick_and_has_the_exit_code() -> None:
-    done = run("sys.exit(7)")
+    done = run("sys.exit(7)", env=without("PYTHONMALLOC"))
     assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")
 
 
@@ -67,7 +71,8 @@ def test_what_is_written_registered_or_still_at_work_at_the_end_is_not_lost() ->
         "threading.Thread(target=late).start()\n"
         "threading._register_atexit(os.write, writing, b'.')\n"  # as executors end their threads
         "print('a message')\n"
-        "sys.exit(3)"
+        "sys.exit(3)",
+        env=without("PYTHONMALLOC", "PYTHONUNBUFFERED"),
     )
     assert done.stdout.decode().splitlines() == ["a message", "a thread", "the second", "the first"]
     assert (done.returncode, done.stderr) == (3, b"")
