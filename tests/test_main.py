@@ -13,7 +13,19 @@ from in_process import Server
 
 #: What a plain upload is made of.
 UPLOAD = {
-    *("_blocked", "_chunker", "_frames", "_gather", "_hpack", "_meter", "_payload", "_scheduler", "_sending"),
+    *(
+        "_blocked",
+        "_chunker",
+        "_frames",
+        "_gather",
+        "_hpack",
+        "_listing",
+        "_meter",
+        "_payload",
+        "_readahead",
+        "_scheduler",
+        "_sending",
+    ),
     *("_streams", "_table", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
     *("media_types", "open_files", "outlet", "pool", "report", "retry", "run", "session", "signals", "sources"),
     *("tally", "target", "tcp", "tls", "upload_run", "uploader", "waiting"),

@@ -264,7 +264,8 @@ def rounds_to_a_server_that_credits_halves(files: Files, staged: bool, seconds: 
     """
     script = Script(session(staged=staged, concurrency=7), {INITIAL: LARGEST_WINDOW})
     submitted = script.submit(files(*[250_000] * 7))
-    rounds, ends, unread = [], [0], 0
+    rounds: list[int] = []
+    ends, unread = [0], 0
     while sum(rounds) < 7 * 250_000:
         # What is held back for some milliseconds goes too.
         frames = [*script.take(), *script.take(at=script.now + seconds / 10)]
