@@ -17,10 +17,9 @@ cdef class Histogram:
     cdef void add(self, double seconds) noexcept
 
 
-cdef class Meter:
+cdef class Counted:
     cdef readonly Histogram latency
     cdef readonly Histogram response
-    cdef readonly Histogram second
     cdef readonly int64_t ok
     cdef readonly int64_t failed
     cdef readonly int64_t payload
@@ -28,6 +27,11 @@ cdef class Meter:
     cdef readonly int64_t retried
     cdef readonly int64_t replayed
     cdef int64_t[STATUSES] _statuses
+
+
+cdef class Meter:
+    cdef readonly Counted whole
+    cdef readonly Counted since
     cdef readonly double begins
     cdef readonly double ends
     cdef int64_t _most

@@ -11,6 +11,7 @@ from fastpost import causes, hdr
 from fastpost.report import readable
 
 if TYPE_CHECKING:
+    from fastpost._meter import Counted
     from fastpost._table import Attempt
     from fastpost.measurement import Measured, Plan
     from fastpost.timeline import Row
@@ -78,8 +79,8 @@ class Files:
         with self._kept(self._paths.log):
             self._log.write(text)
 
-    def second(self, one: Measured, run: int, row: Row) -> None:
-        """Write one second."""
+    def second(self, one: Measured, run: int, row: Row, counted: Counted) -> None:
+        """Write one second, and what was counted in it."""
         if self.lost is not None:
             return
         if self._csv is not None:
@@ -89,7 +90,7 @@ class Files:
                 self._csv.writerow((*_key(one.plan, run).values(), *figures, *blocked))
         if self._hdr is not None:
             with self._kept(self._paths.hdr_log):
-                self._hdr.add(row.at, row.seconds, one.meter.second)
+                self._hdr.add(row.at, row.seconds, counted.latency)
 
     def begin(self, one: Measured, run: int) -> None:
         """Say in the HdrHistogram log, which has no columns for it, which measurement begins."""

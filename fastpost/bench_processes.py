@@ -1,7 +1,7 @@
 """A measurement that several processes share (`bench --processes`): one window, one report, a loop on each core.
 
-All begin at one moment of the monotonic clock, which the processes of a machine have in common, and each tells what it
-has counted at the end of each second of it. A second is added up when all have told it.
+All begin at one moment of the monotonic clock, which the processes of a machine have in common, and at the end of each
+second each tells what it has counted in it. A second is added up when all have told it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fastpost import forks
-from fastpost._meter import Meter
-from fastpost.bench_worker import Counts, Done, Ready, Uploads, Worker
+from fastpost.bench_worker import Done, Ready, Second, Uploads, Worker
 from fastpost.errors import WorkerLost
 from fastpost.load import Part
 from fastpost.measurement import Measured, Plan, Reading, together
@@ -60,16 +59,22 @@ class _Member:
         ready: it can begin.
         over: its window has ended, or never began.
         done: it has told all.
-        counts: what it told last, of the seconds that are added up.
-        ahead: what it told since.
+        first: what it read when its window began; None: it has told nothing yet.
+        now: what it read at the end of the last second that is added up.
+        tally: of what its connections had measured then.
+        ended: when its window ended (monotonic seconds); None: it goes on.
+        ahead: the seconds that it has told since.
     """
 
     def __init__(self, child: forks.Child, number: int) -> None:
         self.child = child
         self.number = number
         self.ready = self.over = self.done = self._ended = False
-        self.counts: Counts | None = None
-        self.ahead: collections.deque[Counts] = collections.deque()
+        self.first: Reading | None = None
+        self.now: Reading | None = None
+        self.tally: Tally | None = None
+        self.ended: float | None = None
+        self.ahead: collections.deque[Second] = collections.deque()
         self._room = threading.Semaphore(_MESSAGES_AHEAD)
         self._thread: threading.Thread | None = None
 
@@ -80,6 +85,20 @@ class _Member:
         """
         self._thread = threading.Thread(target=self._listen, args=(heard,), name="fastpost-told", daemon=True)
         self._thread.start()
+
+    def tell(self, second: Second) -> None:
+        """It has told a second."""
+        if self.first is None:
+            # What it had done before its window counts nowhere.
+            self.first = self.now = second.first
+        self.over = second.ended is not None
+        self.ahead.append(second)
+
+    def add_up(self) -> Second:
+        """Take the next second that it has told."""
+        second = self.ahead.popleft()
+        self.now, self.tally, self.ended = second.now, second.tally, second.ended
+        return second
 
     def taken(self) -> None:
         """A message was taken: there is room for another one."""
@@ -117,7 +136,7 @@ class SharedMeasurement(Measured):
         described: called in them with when the window began and uploads that count; returns the text for
             `on_uploads`. None: nobody wants them.
         on_uploads: called with such texts.
-        on_second: called with each row of the timeline; `meter.second` is that second's latencies.
+        on_second: called with each row of the timeline, and with what was counted in that time.
     """
 
     def __init__(
@@ -164,8 +183,9 @@ class SharedMeasurement(Measured):
         try:
             await self._done
         finally:
-            self.last = self.latest
-            self.timeline.finish()
+            if self.first is not None:
+                self.meter.end(max(member.ended or 0.0 for member in self._members))
+                self._close(self._reading())
 
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
@@ -176,7 +196,7 @@ class SharedMeasurement(Measured):
     @property
     def clients(self) -> list[tuple[Reading, Reading]]:
         """The readings of each process at both ends of its window; none without a window."""
-        return [(counts.first, counts.now) for counts in self._counts()]
+        return [(member.first, member.now) for member in self._members if member.first and member.now]
 
     # --- what they tell -----------------------------------------------------------------------------------------------
 
@@ -203,9 +223,8 @@ class SharedMeasurement(Measured):
             case Uploads():
                 if self._on_uploads is not None:
                     self._on_uploads(message.text)
-            case Counts():
-                member.ahead.append(message)
-                member.over = message.over
+            case Second():
+                member.tell(message)
                 self._add_up()
             case Done():
                 member.over = member.done = True
@@ -218,8 +237,7 @@ class SharedMeasurement(Measured):
     def _begin(self) -> None:
         begins = time.monotonic() + _LEAD
         self._own_cpu = time.process_time()
-        self.counted_until = begins + self.plan.warm_up
-        self.meter.begin(self.counted_until)
+        self.meter.begin(begins + self.plan.warm_up)
         for member in self._members:
             member.child.order(begins)
 
@@ -239,38 +257,25 @@ class SharedMeasurement(Measured):
 
     # --- added up -----------------------------------------------------------------------------------------------------
 
-    def _counts(self) -> list[Counts]:
-        return [member.counts for member in self._members if member.counts is not None]
-
     def _add_up(self) -> None:
         """Make rows of the seconds that all have told whose window has not ended."""
         while all(member.ahead or member.over for member in self._members):
-            seconds = [member.ahead[0].second for member in self._members if member.ahead]
-            if not seconds:
+            ahead = [member for member in self._members if member.ahead]
+            if not ahead:
                 return
-            fresh = []
-            for member in self._members:
-                if member.ahead and member.ahead[0].second == min(seconds):
-                    member.counts = member.ahead.popleft()
-                    fresh.append(member.counts)
-            self._add_second(fresh)
+            number = min(member.ahead[0].number for member in ahead)
+            self._add_second([member.add_up() for member in ahead if member.ahead[0].number == number])
 
-    def _add_second(self, fresh: list[Counts]) -> None:
-        told = self._counts()
-        # One whose first word is late stands where its window began: what it had done before counts nowhere.
-        known = [member.counts or member.ahead[0] for member in self._members if member.counts or member.ahead]
-        late = [member.ahead[0].first for member in self._members if member.counts is None and member.ahead]
-        self.meter = Meter.together([counts.meter for counts in told])
-        for counts in fresh:
-            self.meter.second.merge(counts.meter.second)
-            self.peer_settings = counts.peer_settings or self.peer_settings
-        self.tally = Tally()
-        for counts in told:
-            self.tally.paste(counts.tally)
-        self.tally.measured(counts.tally for counts in told)
+    def _add_second(self, told: list[Second]) -> None:
+        for second in told:
+            self.meter.since.merge(second.counted)
+            self.tally.paste(second.tally)
+            self.peer_settings = second.peer_settings or self.peer_settings
+        self.tally.measured(member.tally for member in self._members if member.tally is not None)
         if self.first is None:
-            self.first = self.latest = together([counts.first for counts in known])
-        now = together([*(counts.now for counts in told), *late])
-        now = now._replace(cpu=now.cpu + time.process_time() - self._own_cpu)
-        self.counted_until = now.at
-        self._add_row(now)
+            self.first = self.latest = together([first for first, _ in self.clients])
+        self._add_row(self._reading())
+
+    def _reading(self) -> Reading:
+        now = together([now for _, now in self.clients])
+        return now._replace(cpu=now.cpu + time.process_time() - self._own_cpu)

@@ -77,9 +77,9 @@ def in_words(processes: int, number: int | str, concurrency: int) -> str:
 
 def measured(one: Measured, run: int) -> dict[str, Any]:
     """Return the figures of one measurement. Sizes in octets, times in seconds but for those in ms."""
-    meter, tally, settings = one.meter, one.tally, one.plan.settings
+    counted, tally, settings = one.meter.whole, one.tally, one.plan.settings
     first, last = one.first, one.last
-    elapsed = max(min(last.at, meter.ends) - first.at, 1e-9) if first and last else 0.0
+    elapsed = max(min(last.at, one.meter.ends) - first.at, 1e-9) if first and last else 0.0
     blocked = gained(first.blocked, last.blocked) if first and last else {}
     limit = causes.verdict(_windowed(tally, blocked), one.plan.processes)
     jain = causes.jain(tally)
@@ -90,24 +90,24 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
         "run": run,
         "seconds": round(elapsed, 6),
         "uploads": {
-            "ok": meter.ok,
-            "failed": meter.failed,
+            "ok": counted.ok,
+            "failed": counted.failed,
             "dropped": last.dropped - first.dropped if first and last else 0,
-            "rate": round(meter.ok / elapsed, 3) if elapsed else 0.0,
+            "rate": round(counted.ok / elapsed, 3) if elapsed else 0.0,
         },
         "bytes": {
-            "payload": meter.payload,
+            "payload": counted.payload,
             "sent": last.sent - first.sent if first and last else 0,
-            "wasted": meter.wasted,
-            "rate": round(meter.payload / elapsed, 1) if elapsed else 0.0,
+            "wasted": counted.wasted,
+            "rate": round(counted.payload / elapsed, 1) if elapsed else 0.0,
         },
-        "latency_ms": hdr.summary(meter.latency),
-        "response_ms": hdr.summary(meter.response),
-        "histogram": {"latency": hdr.compressed(meter.latency), "response": hdr.compressed(meter.response)},
-        "status": {str(status): count for status, count in meter.statuses().items()},
+        "latency_ms": hdr.summary(counted.latency),
+        "response_ms": hdr.summary(counted.response),
+        "histogram": {"latency": hdr.compressed(counted.latency), "response": hdr.compressed(counted.response)},
+        "status": {str(status): count for status, count in counted.statuses().items()},
         "errors": dict(sorted(tally.errors.items())),
         "examples": {cause: safe(found[0][1]) for cause, found in sorted(tally.first_failures.items())},
-        "attempts": {"retried": meter.retried, "replayed": meter.replayed},
+        "attempts": {"retried": counted.retried, "replayed": counted.replayed},
         "connections_opened": tally.connections,
         "peer": {
             "server": tally.peer.server,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator, Sequence
 
+    from fastpost._meter import Counted
     from fastpost._table import Attempt
     from fastpost.outlet import Outlet
     from fastpost.timeline import Row
@@ -104,7 +105,7 @@ class BenchRun:
             return  # a part of it is missing
         except (FastpostError, OSError) as error:
             self._failure = error  # what was measured till then is told all the same
-        if begun is not None and begun.first is not None and begun.meter.ok + begun.meter.failed:
+        if begun is not None and begun.first is not None and begun.meter.ended:
             self._done.append((begun, run))
 
     @contextlib.contextmanager
@@ -116,8 +117,8 @@ class BenchRun:
             assert text is not None
             self._files.uploads(text(one.meter.begins, uploads))
 
-        def second(one: Measured, row: Row) -> None:
-            self._files.second(one, run, row)
+        def second(one: Measured, row: Row, counted: Counted) -> None:
+            self._files.second(one, run, row, counted)
 
         if plan.processes == 1:
             yield Measurement(plan, on_counted=None if text is None else counted, on_second=second)

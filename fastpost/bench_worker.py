@@ -1,7 +1,7 @@
 """One process of a measurement that several share: measures its part, and tells what it has counted by the second.
 
-What it tells are sums since the window began, so the last word of each process is all that there is to add up. It
-obeys its parent alone: signals of a terminal or a supervisor go to the parent, which then says what to do.
+It tells what was counted since it told the last time: some 100 µs on its loop, however long the window. It obeys its
+parent alone: signals of a terminal or a supervisor go to the parent, which then says what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from fastpost._meter import Meter
+    from fastpost._meter import Counted
     from fastpost._table import Attempt
     from fastpost.load import Part
     from fastpost.tally import Tally
@@ -39,23 +39,23 @@ class Ready(NamedTuple):
     """It could begin at once."""
 
 
-class Counts(NamedTuple):
-    """What stands at the end of a second of the window, or at the window's own end.
+class Second(NamedTuple):
+    """What there is to tell at the end of a second of the window, or at the window's own end.
 
     Attributes:
-        second: which, from 1 on.
-        over: the window has ended.
+        number: which, from 1 on.
         first, now: the readings at the window's beginning and at present.
-        meter, tally: sums since the window began; `meter.second` is of this second alone.
+        counted, tally: what was counted since the last one was told; what connections measure are sums.
+        ended: when the window ended (monotonic seconds); None: it goes on.
         peer_settings: the server's, once the window has ended.
     """
 
-    second: int
-    over: bool
+    number: int
     first: Reading
     now: Reading
-    meter: Meter
+    counted: Counted
     tally: Tally
+    ended: float | None
     peer_settings: dict[str, int]
 
 
@@ -71,7 +71,7 @@ class Done(NamedTuple):
     failure: Exception | None = None
 
 
-Told = Ready | Counts | Uploads | Done
+Told = Ready | Second | Uploads | Done
 
 
 class Worker:
@@ -82,7 +82,7 @@ class Worker:
         part: which.
         described: makes the text that is told of uploads that count, from when the window began; None: none is told.
         orders: receives a float, the moment to begin (monotonic seconds), and None: stop.
-        told: sends Ready, Counts, Uploads and, as its last word, Done.
+        told: sends Ready, Second, Uploads and, as its last word, Done.
     """
 
     def __init__(
@@ -159,11 +159,13 @@ class Worker:
             self._texts.clear()
             self._length = 0
 
-    def _on_second(self, one: Measured, row: Row) -> None:
+    def _on_second(self, one: Measured, _row: Row, counted: Counted) -> None:
         assert one.first is not None
         assert one.latest is not None
         self._tell_uploads()
-        over = one.last is not None
-        passed = (min(one.latest.at, one.meter.ends) if over else one.latest.at) - one.first.at
-        second = max(math.ceil(passed - _LATE), 1) if over else round(passed)
-        self._told.send(Counts(second, over, one.first, one.latest, one.meter, one.tally, one.peer_settings))
+        ended = None if one.last is None else one.meter.ends
+        passed = one.latest.at - one.first.at
+        if ended is not None:
+            passed = math.ceil(min(passed, ended - one.first.at) - _LATE)
+        second = max(round(passed), 1)
+        self._told.send(Second(second, one.first, one.latest, counted, one.tally.cut(), ended, one.peer_settings))

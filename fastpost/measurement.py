@@ -19,13 +19,14 @@ from fastpost.timeline import Row, Timeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fastpost._meter import Counted
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.load import Part
     from fastpost.sources import Batch
 
     OnCounted = Callable[["Measurement", list[Attempt]], None]
-    OnSecond = Callable[["Measured", Row], None]
+    OnSecond = Callable[["Measured", Row, Counted], None]
 
 #: Seconds that uploads in flight have to end when the window is over: they count no more, but a server that is left in
 #: the midst of an upload may have something to clear up.
@@ -90,7 +91,7 @@ class Measured(abc.ABC):
 
     Args:
         plan: what. Raises UsageError when its target can't be meant.
-        on_second: called with each row of the timeline; `meter.second` is that second's latencies.
+        on_second: called with each row of the timeline, and with what was counted in that time.
     """
 
     def __init__(self, plan: Plan, on_second: OnSecond | None) -> None:
@@ -106,14 +107,12 @@ class Measured(abc.ABC):
         #: The readings at both ends of the window; None as long as it has not begun, or not ended.
         self.first: Reading | None = None
         self.last: Reading | None = None
-        #: The last moment that is counted (monotonic seconds); None: the present.
-        self.counted_until: float | None = None
         #: The measurement was ended from outside.
         self.interrupted = False
-        #: The reading at the end of the last row.
+        #: The last row, and the reading at its end.
+        self.row: Row | None = None
         self.latest: Reading | None = None
         self._on_second = on_second
-        self._ok = self._failed = self._payload = 0
 
     @abc.abstractmethod
     async def complete(self) -> None:
@@ -129,33 +128,40 @@ class Measured(abc.ABC):
         return [(self.first, self.last)] if self.first and self.last else []
 
     def _add_row(self, now: Reading) -> None:
-        """Make a row of what has happened since the last one."""
-        before, meter = self.latest, self.meter
+        """Make a row of what has happened since the last one, if time has passed since."""
+        before = self.latest
         assert before is not None
         assert self.first is not None
-        self.latest = now
         if now.at <= before.at:
             return
-        second = meter.second
-        row = Row(
+        self.latest = now
+        counted = self.meter.cut()
+        latency = counted.latency
+        self.row = Row(
             at=before.at - self.first.at,
             seconds=now.at - before.at,
-            ok=meter.ok - self._ok,
-            failed=meter.failed - self._failed,
+            ok=counted.ok,
+            failed=counted.failed,
             dropped=now.dropped - before.dropped,
-            payload=meter.payload - self._payload,
+            payload=counted.payload,
             sent=now.sent - before.sent,
-            p50=second.quantile(0.5) * 1e3,
-            p90=second.quantile(0.9) * 1e3,
-            p99=second.quantile(0.99) * 1e3,
-            p999=second.quantile(0.999) * 1e3,
-            max=second.largest / 1e3,
+            p50=latency.quantile(0.5) * 1e3,
+            p90=latency.quantile(0.9) * 1e3,
+            p99=latency.quantile(0.99) * 1e3,
+            p999=latency.quantile(0.999) * 1e3,
+            max=latency.largest / 1e3,
             blocked=gained(before.blocked, now.blocked),
         )
-        self._ok, self._failed, self._payload = meter.ok, meter.failed, meter.payload
         if self._on_second is not None:
-            self._on_second(self, row)
-        self.timeline.add(row)
+            self._on_second(self, self.row, counted)
+        self.timeline.add(self.row)
+
+    def _close(self, last: Reading) -> None:
+        """The window ended with that reading."""
+        self.last = last
+        self._add_row(last)
+        self.meter.cut()  # what took no time has no row
+        self.timeline.finish()
 
 
 class Measurement(Measured):
@@ -164,7 +170,7 @@ class Measurement(Measured):
     Args:
         plan: what. Raises UsageError when its target can't be meant.
         on_counted: called with the uploads that count, as they end.
-        on_second: called with each row of the timeline; `meter.second` is that second's latencies.
+        on_second: called with each row of the timeline, and with what was counted in that time.
         part: of the load, where several processes share one.
         begins: when it begins (monotonic seconds), for all of them; None: with `complete`.
     """
@@ -189,7 +195,7 @@ class Measurement(Measured):
             due = None if begins is None else begins + part.index / part.count / plan.rate
             self._open_loop = load.OpenLoop(plan.rate, plan.settings.concurrency, due)
         self._timers: list[asyncio.TimerHandle] = []
-        self._second: asyncio.TimerHandle | None = None
+        self._sampling: asyncio.TimerHandle | None = None
 
     async def complete(self) -> None:
         """Measure. Raises TargetUnreachable, and what the load raised."""
@@ -237,13 +243,12 @@ class Measurement(Measured):
         """Close the window, once."""
         if self.last is not None or self.first is None:
             return
-        if self._second is not None:
-            self._second.cancel()
-        self.last = self._read()
-        self.meter.end(self.last.at)
+        if self._sampling is not None:
+            self._sampling.cancel()
+        last = self._read()
+        self.meter.end(last.at)
         self.peer_settings = self._run.peer_settings
-        self._add_row(self.last)
-        self.timeline.finish()
+        self._close(last)
         self._run.stop(_GRACE)
 
     def _on_results(self, results: list[Attempt]) -> None:
@@ -262,16 +267,13 @@ class Measurement(Measured):
 
     def _sample_at(self, second: int) -> None:
         """Read again so many seconds from the beginning, unless the window ends then: its end makes the last row."""
-        assert self.first is not None
         if self.plan.duration is None or second < self.plan.duration - _SLIVER:
-            self._second = self._later(self.first.at + second, self._sample)
+            self._sampling = self._later(self.meter.begins + second, self._sample)
 
     def _sample(self) -> None:
-        assert self.first is not None
         now = self._read()
         self._add_row(now)
-        self.meter.second.clear()
-        self._sample_at(round(now.at - self.first.at) + 1)
+        self._sample_at(round(now.at - self.meter.begins) + 1)
 
     def _read(self) -> Reading:
         self._run.count()

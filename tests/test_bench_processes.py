@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fastpost import bench_report, causes, forks
-from fastpost._meter import Meter
+from fastpost._meter import Counted
 from fastpost.bench_processes import SharedMeasurement, _Member, parts
-from fastpost.bench_worker import Counts, Done
+from fastpost.bench_worker import Done, Second
 from fastpost.config import Settings
 from fastpost.measurement import Plan, Reading, together
 from fastpost.tally import Tally
@@ -26,14 +26,14 @@ def reading(at: float, sent: int = 0) -> Reading:
     return Reading(at=at, sent=sent, dropped=1, blocked={"server": at}, busy=at, cpu=at, queued=0.0)
 
 
-def told(second: int, *, over: bool = False, late: float = 0.0) -> Counts:
-    """What one of them tells: 10 octets a second after 1,000, and one retried connection; its window begins at 100."""
-    meter, tally = Meter(), Tally()
-    meter.begin(100.0)
-    meter.second.record(second / 1000)
-    tally.sent, tally.connections, tally.errors = 10 * second, 1, {"StreamReset": second}
-    now = reading(100.0 + second + late, 1000 + 10 * second)
-    return Counts(second, over, reading(100.0, 1000), now, meter, tally, {"MAX_FRAME_SIZE": 16_384} if over else {})
+def told(number: int, *, over: bool = False, late: float = 0.0) -> Second:
+    """What one of them tells: 10 octets a second after 1,000, and one failed upload; its window begins at 100."""
+    counted, tally = Counted(), Tally()
+    counted.latency.record(number / 1000)
+    tally.sent, tally.connections, tally.errors = 10 * number, 1, {"StreamReset": 1}
+    now = reading(100.0 + number + late, 1000 + 10 * number)
+    ended = now.at if over else None
+    return Second(number, reading(100.0, 1000), now, counted, tally, ended, {"MAX_FRAME_SIZE": 16_384} if over else {})
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_second_is_added_up_when_all_have_told_it(shared: SharedMeasurement) -
     assert (row.at, row.sent, row.dropped) == (0.0, 20, 0)
     assert row.seconds == pytest.approx(1.002)
     assert row.blocked == {"server": pytest.approx(2.002)}
-    assert shared.meter.second.total == 2
+    assert shared.meter.whole.latency.total == 2
     assert shared.tally.errors == {"StreamReset": 2}
     assert shared.tally.connections == 2
     shared._hear(second, told(2, over=True))
@@ -72,7 +72,8 @@ def test_a_second_is_added_up_when_all_have_told_it(shared: SharedMeasurement) -
     assert [each.sent for each in shared.timeline.rows] == [20, 20, 10]
     assert shared.peer_settings == {"MAX_FRAME_SIZE": 16_384}
     assert [last.at for _, last in shared.clients] == [103.0, 102.0]
-    assert shared.counted_until == 103.0
+    assert shared.tally.errors == {"StreamReset": 5}
+    assert shared.meter.whole.latency.total == 5
 
 
 def test_one_that_skipped_a_second_is_late_and_loses_nothing(shared: SharedMeasurement) -> None:

@@ -95,12 +95,12 @@ ARROWS = {
     "bench_charts": "page bench_text bench_report timeline causes hdr",
     "bench_page": "bench_charts page bench_text",
     "compare_page": "page compare_text",
-    "bench_files": "bench_page measurement timeline hdr causes report _table",
-    "bench_view": "measurement progress outlet",
+    "bench_files": "bench_page measurement timeline hdr causes report _meter _table",
+    "bench_view": "measurement timeline progress outlet",
     "bench_worker": "measurement _meter _table load timeline tally errors",
-    "bench_processes": "bench_worker forks measurement _meter load tally errors",
+    "bench_processes": "bench_worker forks measurement load tally errors",
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
-    "signals outlet _table errors",
+    "signals outlet _meter _table errors",
     "cli_types": "errors",
     "cli_bench": "cli_types open_files bench_run bench_files compare compare_text compare_page probe probe_text report "
     "thresholds measurement load sizes _payload ingest outlet config errors",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpost import hdr
-from fastpost._meter import Histogram, Meter
+from fastpost._meter import Counted, Histogram, Meter
 from fastpost._payload import Payload
 from fastpost._table import Attempt
 
@@ -75,9 +75,6 @@ def test_extremes_are_kept_within_its_range() -> None:
 def test_of_nothing_there_is_nothing() -> None:
     mine = Histogram()
     assert (mine.quantile(0.99), mine.mean(), mine.counts()) == (0.0, 0.0, [])
-    mine.record(1.0)
-    mine.clear()
-    assert (mine.total, mine.largest, mine.counts()) == (0, 0, [])
     assert set(hdr.summary(mine).values()) == {None}
 
 
@@ -100,9 +97,10 @@ def test_it_counts_what_ends_in_the_window() -> None:
     right.begin(at)
     for meter in (early, right, late, Meter()):
         assert meter.record(done) == []
-    assert [meter.ok for meter in (early, right, late)] == [0, 10, 0]
-    assert right.payload == 1000
-    assert right.statuses() == {201: 10}
+    assert [meter.ended for meter in (early, right, late)] == [0, 10, 0]
+    counted = right.cut()
+    assert counted.payload == 1000
+    assert counted.statuses() == {201: 10}
 
 
 def test_latency_counts_from_when_it_was_due_and_the_response_from_the_last_octet() -> None:
@@ -110,8 +108,9 @@ def test_latency_counts_from_when_it_was_due_and_the_response_from_the_last_octe
     meter = Meter()
     meter.begin(0.0)
     meter.record(done)
-    assert meter.latency.quantile(1.0) == pytest.approx(done[0].finished - 0.5, rel=1e-3)
-    assert meter.response.quantile(1.0) == pytest.approx(done[0].finished - done[0].body_sent, rel=1e-3)
+    counted = meter.cut()
+    assert counted.latency.quantile(1.0) == pytest.approx(done[0].finished - 0.5, rel=1e-3)
+    assert counted.response.quantile(1.0) == pytest.approx(done[0].finished - done[0].body_sent, rel=1e-3)
     assert done[0].started <= done[0].body_sent <= done[0].finished
 
 
@@ -119,7 +118,8 @@ def test_failures_are_told_and_have_no_latency() -> None:
     meter = Meter()
     meter.begin(0.0)
     assert len(meter.record(ended(3, b"404"))) == 3
-    assert (meter.ok, meter.failed, meter.latency.total, meter.statuses()) == (0, 3, 0, {404: 3})
+    counted = meter.cut()
+    assert (counted.ok, counted.failed, counted.latency.total, counted.statuses()) == (0, 3, 0, {404: 3})
 
 
 def test_whole_tells_all_that_count() -> None:
@@ -133,29 +133,43 @@ def test_it_stops_at_the_number_that_was_wanted() -> None:
     meter.begin(0.0)
     meter.record(ended(3))
     assert not meter.full
+    meter.cut()
     meter.record(ended(3))
     assert meter.full
     meter.record(ended(3))
-    assert meter.ok == 4
+    assert meter.ended == 4
 
 
-def test_several_are_added_up_and_travel_as_they_are() -> None:
-    good, bad = Meter(), Meter(7)
-    good.begin(0.0)
-    good.end(50.0)
-    good.record(ended(3))
-    bad.begin(0.5)
-    bad.end(60.0)
-    bad.record(ended(4, b"404"))
-    whole = Meter.together([pickle.loads(pickle.dumps(one)) for one in (good, bad)])
-    assert (whole.ok, whole.failed, whole.payload, whole.wasted) == (3, 4, 300, 400)
-    assert whole.statuses() == {201: 3, 404: 4}
-    assert whole.latency.counts() == good.latency.counts()
-    assert whole.response.total == 3
-    assert (whole.begins, whole.ends) == (0.0, 60.0)
-    assert whole.second.total == 0
-    assert not pickle.loads(pickle.dumps(bad)).full
-    assert pickle.loads(pickle.dumps(good)).second.counts() == good.second.counts()
+def test_a_cut_is_what_was_counted_since_the_last_one_and_the_whole_has_all() -> None:
+    meter = Meter()
+    meter.begin(0.0)
+    meter.record(ended(3))
+    first = meter.cut()
+    meter.record(ended(4, b"404"))
+    second = meter.cut()
+    assert [(part.ok, part.failed, part.payload, part.wasted) for part in (first, second)] == [
+        (3, 0, 300, 0),
+        (0, 4, 0, 400),
+    ]
+    assert [part.statuses() for part in (first, second, meter.cut())] == [{201: 3}, {404: 4}, {}]
+    assert (meter.whole.ok, meter.whole.failed, meter.ended) == (3, 4, 7)
+    assert meter.whole.statuses() == {201: 3, 404: 4}
+    assert meter.whole.latency.counts() == first.latency.counts()
+    assert meter.whole.response.total == 3
+
+
+def test_what_was_counted_travels_as_it_is() -> None:
+    meter, whole = Meter(), Counted()
+    meter.begin(0.0)
+    for _ in range(2):
+        meter.record(ended(3))
+        meter.record(ended(1, b"404"))
+        whole.merge(pickle.loads(pickle.dumps(meter.cut())))
+    assert (whole.ok, whole.failed, whole.payload, whole.wasted) == (6, 2, 600, 200)
+    assert whole.statuses() == meter.whole.statuses() == {201: 6, 404: 2}
+    for name in ("latency", "response"):
+        assert getattr(whole, name).counts() == getattr(meter.whole, name).counts()
+        assert getattr(whole, name).mean() == getattr(meter.whole, name).mean()
 
 
 def test_the_log_of_hdrhistogram_reads_what_is_compressed() -> None:
