@@ -7,7 +7,6 @@ parent alone: signals of a terminal or a supervisor go to the parent, which then
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Characters of described uploads that are told together.
 _TOGETHER: Final = 65_536
-#: Seconds that the end of a window may be late and still belong to its last second.
-_LATE: Final = 0.01
 
 
 class Ready(NamedTuple):
@@ -43,7 +40,7 @@ class Second(NamedTuple):
     """What there is to tell at the end of a second of the window, or at the window's own end.
 
     Attributes:
-        number: which, from 1 on.
+        number: which, from 1 on; after a loop that was held up, the last of several.
         first, now: the readings at the window's beginning and at present.
         counted, tally: what was counted since the last one was told; what connections measure are sums.
         ended: when the window ended (monotonic seconds); None: it goes on.
@@ -159,13 +156,11 @@ class Worker:
             self._texts.clear()
             self._length = 0
 
-    def _on_second(self, one: Measured, _row: Row, counted: Counted) -> None:
+    def _on_second(self, _one: Measured, _row: Row, counted: Counted) -> None:
+        one = self._measurement
+        assert one is not None
         assert one.first is not None
         assert one.latest is not None
         self._tell_uploads()
         ended = None if one.last is None else one.meter.ends
-        passed = one.latest.at - one.first.at
-        if ended is not None:
-            passed = math.ceil(min(passed, ended - one.first.at) - _LATE)
-        second = max(round(passed), 1)
-        self._told.send(Second(second, one.first, one.latest, counted, one.tally.cut(), ended, one.peer_settings))
+        self._told.send(Second(one.second, one.first, one.latest, counted, one.tally.cut(), ended, one.peer_settings))

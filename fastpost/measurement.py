@@ -173,6 +173,9 @@ class Measurement(Measured):
         on_second: called with each row of the timeline, and with what was counted in that time.
         part: of the load, where several processes share one.
         begins: when it begins (monotonic seconds), for all of them; None: with `complete`.
+
+    Attributes:
+        second: the number of the second of the window that is under way, from 1 on.
     """
 
     def __init__(
@@ -194,6 +197,7 @@ class Measurement(Measured):
             # The arrivals of all parts lie between each other, evenly.
             due = None if begins is None else begins + part.index / part.count / plan.rate
             self._open_loop = load.OpenLoop(plan.rate, plan.settings.concurrency, due)
+        self.second = 1
         self._timers: list[asyncio.TimerHandle] = []
         self._sampling: asyncio.TimerHandle | None = None
 
@@ -232,7 +236,7 @@ class Measurement(Measured):
     def _begin(self) -> None:
         opens = self.meter.begins
         self.first = self.latest = self._read()._replace(at=opens)
-        self._sample_at(1)
+        self._sample_later()
         if self.plan.duration is not None:
             self._timers.append(self._later(opens + self.plan.duration, self._end))
 
@@ -265,15 +269,18 @@ class Measurement(Measured):
 
     # --- by the second ------------------------------------------------------------------------------------------------
 
-    def _sample_at(self, second: int) -> None:
-        """Read again so many seconds from the beginning, unless the window ends then: its end makes the last row."""
-        if self.plan.duration is None or second < self.plan.duration - _SLIVER:
-            self._sampling = self._later(self.meter.begins + second, self._sample)
+    def _sample_later(self) -> None:
+        """Read again at the end of this second, unless the window ends then: its end makes the last row."""
+        if self.plan.duration is None or self.second < self.plan.duration - _SLIVER:
+            self._sampling = self._later(self.meter.begins + self.second, self._sample)
 
     def _sample(self) -> None:
         now = self._read()
+        # One that is late, because the loop was held up, is the last of the seconds that it stands for.
+        self.second = max(self.second, round(now.at - self.meter.begins))
         self._add_row(now)
-        self._sample_at(round(now.at - self.meter.begins) + 1)
+        self.second += 1
+        self._sample_later()
 
     def _read(self) -> Reading:
         self._run.count()
