@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _LEAD: Final = 0.02
 #: Messages of a process that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
-#: Seconds that a walk of an earlier measurement may take to end before a fork.
-_THREAD_ENDS: Final = 10.0
 
 
 def parts(plan: Plan) -> list[Plan]:
@@ -156,11 +154,7 @@ class SharedMeasurement(Measured):
 
     @contextlib.contextmanager
     def forked(self) -> Iterator[None]:
-        """Have the processes, for this measurement. No loop may exist yet."""
-        for thread in threading.enumerate():
-            # An earlier measurement by this process alone: its walk is at its last batch.
-            if thread.name == "fastpost-walk":
-                thread.join(_THREAD_ENDS)
+        """Have the processes, for this measurement. No loop and no thread may exist yet."""
         try:
             for index, plan in enumerate(parts(self.plan)):
                 live = functools.partial(self._live, plan, Part(index, self.plan.processes))

@@ -121,7 +121,10 @@ class BenchRun:
             self._files.second(one, run, row, counted)
 
         if plan.processes == 1:
-            yield Measurement(plan, on_counted=None if text is None else counted, on_second=second)
+            alone = Measurement(plan, on_counted=None if text is None else counted, on_second=second)
+            yield alone
+            if self._signal is None:
+                alone.join()  # the next one may fork
             return
         from fastpost.bench_processes import SharedMeasurement
 

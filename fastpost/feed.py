@@ -59,6 +59,10 @@ class Feed:
         self._stopped = True
         self._grants.release()
 
+    def join(self, seconds: float) -> None:
+        """Wait until the walk has ended, after `stop`; so long at most."""
+        self._thread.join(seconds)
+
     def _walk(self) -> None:
         try:
             batches = iter(self._batches)

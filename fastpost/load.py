@@ -159,6 +159,10 @@ class OpenLoop:
             self._alarm.close()
         self._feed.stop()
 
+    def join(self, seconds: float) -> None:
+        """Wait until the walk has ended, after `stop`; so long at most."""
+        self._feed.join(seconds)
+
     def ended(self, count: int) -> None:
         """So many of those in flight have ended."""
         self.in_flight -= count

@@ -17,7 +17,7 @@ from fastpost.tally import Tally
 from fastpost.timeline import Row, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fastpost._meter import Counted
     from fastpost._table import Attempt
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _GRACE: Final = 2.0
 #: Seconds before the end of the window in which no row of its own begins.
 _SLIVER: Final = 0.05
+#: Seconds that the walk may take to end: it is at its last batch, but a disk may be slow.
+_WALK_ENDS: Final = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,7 @@ class Measurement(Measured):
             due = None if begins is None else begins + part.index / part.count / plan.rate
             self._open_loop = load.OpenLoop(plan.rate, plan.settings.concurrency, due)
         self.second = 1
+        self._feed: Feed | load.OpenLoop | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._sampling: asyncio.TimerHandle | None = None
 
@@ -219,7 +222,7 @@ class Measurement(Measured):
         else:
             self._begin()
         try:
-            await self._run.complete(batches, self._open_loop.start if self._open_loop else Feed)
+            await self._run.complete(batches, self._fed)
         finally:
             self._end()
             for timer in self._timers:
@@ -230,6 +233,21 @@ class Measurement(Measured):
         self.interrupted = True
         self._end()
         self._run.stop(_GRACE)
+
+    def join(self) -> None:
+        """Wait for the end of its thread, once it is complete: who forks must have none."""
+        if self._feed is not None:
+            self._feed.join(_WALK_ENDS)
+
+    def _fed(
+        self,
+        batches: Iterable[Batch],
+        loop: asyncio.AbstractEventLoop,
+        arrived: Callable[[Batch | None, BaseException | None], None],
+    ) -> Feed | load.OpenLoop:
+        start = Feed if self._open_loop is None else self._open_loop.start
+        self._feed = start(batches, loop, arrived)
+        return self._feed
 
     # --- the window ---------------------------------------------------------------------------------------------------
 

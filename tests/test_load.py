@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import select
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fastpost import load, sizes
 from fastpost._alarm import Alarm
 from fastpost._payload import Payload
 from fastpost.errors import NothingMatched
+from fastpost.feed import Feed
 from fastpost.sources import Batch, Upload
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
@@ -152,3 +154,16 @@ def test_an_alarm_goes_off_once_at_its_moment() -> None:
     alarm.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         alarm.set(1.0)
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+def test_a_walk_that_was_stopped_is_waited_for(rate: float | None) -> None:
+    async def main() -> Feed | load.OpenLoop:
+        start = Feed if rate is None else load.OpenLoop(rate, 10).start
+        feed = start(load.made_up(sizes.parse("1"), payload, 10), asyncio.get_running_loop(), lambda *_: None)
+        feed.stop()
+        return feed
+
+    payload = Payload(65_536)
+    drive(main()).join(10.0)
+    assert "fastpost-walk" not in {thread.name for thread in threading.enumerate()}
