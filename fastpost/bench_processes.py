@@ -103,8 +103,8 @@ class _Member:
         self._room.release()
 
     def _listen(self, heard: Callable[[_Member, Told | None], object]) -> None:
-        message: Told | None = Ready()
-        while message is not None and not isinstance(message, Done):
+        while True:
+            message: Told | None
             try:
                 message = self.child.told.recv()
             except Exception:  # what can't be read says that it is gone, or as good as that
@@ -113,6 +113,8 @@ class _Member:
             if self._ended:
                 return
             heard(self, message)
+            if message is None or isinstance(message, Done):
+                return
 
     def end(self) -> None:
         """Wait for its end; one that was not done is stopped at once."""
