@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastpost import bench_report, causes, hdr
+from fastpost.bench_report import Setting, grouped
 from fastpost.bench_text import ms, percentiles
 from fastpost.page import BESIDE, Chart, Line, number
 from fastpost.timeline import Row
@@ -14,11 +15,8 @@ from fastpost.timeline import Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fastpost.bench_report import Json
     from fastpost.page import X
-
-    Measured = Mapping[str, Any]
-    #: What tells the settings of a sweep apart.
-    Setting = tuple[int, int | str, int]
 
 #: Points of a line over time: more are not told apart, and make the page large.
 _POINTS: Final = 240
@@ -27,78 +25,68 @@ _WIDE: Final = 20.0
 #: Part of the blocked time below which a cause would be a line without height.
 _SEEN: Final = 0.001
 _SECONDS: Final = "seconds"
+#: What is drawn along the axis of a sweep, the first that varies, and what it is called there.
+_SWEPT: Final = {"concurrency": "uploads in flight", "processes": "processes", "connections": "connections"}
 
 
-def setting(one: Measured) -> Setting:
-    """Return what tells a measurement, or a knee, from those of other settings: processes, connections, concurrency."""
-    return one.get("processes", 1), one["connections"], one["concurrency"]
-
-
-def in_words(key: Setting, among: Sequence[Setting]) -> str:
+def in_words(setting: Setting, among: Sequence[Setting]) -> str:
     """Return in words what tells a setting from the others of its sweep; all of it when it is alone."""
-    processes, number, concurrency = key
+    processes, number, concurrency = setting
     by = f"{processes} process{'' if processes == 1 else 'es'}"
     words = (by, bench_report.connections(number), f"{concurrency:,} in flight")
     differing = [word for place, word in enumerate(words) if len({other[place] for other in among}) > 1]
-    return ", ".join(reversed(differing)) or bench_report.in_words(*key)
-
-
-def grouped(measurements: Sequence[Measured]) -> dict[Setting, list[Measured]]:
-    """Return measurements by their settings: several runs of one stand together."""
-    groups: dict[Setting, list[Measured]] = {}
-    for one in measurements:
-        groups.setdefault(setting(one), []).append(one)
-    return groups
+    return ", ".join(reversed(differing)) or setting.in_words()
 
 
 # --- all measurements together ----------------------------------------------------------------------------------------
 
 
-def sweep(report: Mapping[str, Any]) -> list[Chart]:
+def sweep(report: Json) -> list[Chart]:
     """Return rate and p99 against what was swept, with the knee; none without a sweep."""
     groups = grouped(report["measurements"])
-    place = next((place for place in (2, 0, 1) if len({key[place] for key in groups}) > 1), None)
-    if place is None:
+    swept = next((name for name in _SWEPT if len({getattr(setting, name) for setting in groups}) > 1), None)
+    if swept is None:
         return []
     knee = report["knee"]
     mark: tuple[X, str] | None = None
     if knee is not None:
-        mark = float(knee["concurrency"]), f"knee: {in_words(setting(knee), list(groups))}"
+        mark = float(knee["concurrency"]), f"knee: {in_words(Setting.of(knee), list(groups))}"
     return [
-        _against(groups, place, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"])),
-        _against(groups, place, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"])),
+        _against(groups, swept, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"])),
+        _against(groups, swept, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"])),
     ]
 
 
-def _rest(key: Setting, place: int) -> tuple[object, ...]:
+def _rest(setting: Setting, swept: str) -> Setting:
     """Return what a line has in common: all but what is swept, and the connections that come with the processes."""
-    processes, number, _ = key
-    follows = place == 0 and number == processes
-    return tuple(part for at, part in enumerate(key) if at != place and not (at == 1 and follows))
+    if swept == "processes" and setting.connections == setting.processes:
+        setting = setting._replace(connections=0)
+    return setting._replace(**{swept: 0})
 
 
 def _against(
-    groups: Mapping[Setting, Sequence[Measured]],
-    place: int,
+    groups: Mapping[Setting, Sequence[Json]],
+    swept: str,
     mark: tuple[X, str] | None,
     title: str,
-    read: Callable[[Measured], float | None],
+    read: Callable[[Json], float | None],
 ) -> Chart:
     """Return a chart of one figure: a line for each setting of what is not swept, through the means of its runs."""
-    kind: Literal["names", "numbers"] = "names" if place == 1 else "numbers"
-    by_rest: dict[tuple[object, ...], dict[X, list[float | None]]] = {}
-    keys: dict[tuple[object, ...], Setting] = {}
-    for key, runs in groups.items():
-        x: X = str(key[place]) if kind == "names" else float(key[place])
-        by_rest.setdefault(_rest(key, place), {})[x] = [read(one) for one in runs]
-        keys.setdefault(_rest(key, place), key)
+    kind: Literal["names", "numbers"] = "names" if swept == "connections" else "numbers"
+    by_rest: dict[Setting, dict[X, list[float | None]]] = {}
+    firsts: dict[Setting, Setting] = {}
+    for setting, runs in groups.items():
+        at = getattr(setting, swept)
+        x: X = str(at) if kind == "names" else float(at)
+        by_rest.setdefault(_rest(setting, swept), {})[x] = [read(one) for one in runs]
+        firsts.setdefault(_rest(setting, swept), setting)
     lines, told = [], []
     for look, (rest, by_x) in enumerate(by_rest.items()):
-        name = in_words(keys[rest], list(keys.values())) if len(keys) > 1 else title
+        name = in_words(firsts[rest], list(firsts.values())) if len(firsts) > 1 else title
         points = [(x, _mean(several)) for x, several in by_x.items()]
         lines += [Line(name, points, look), *_each_run(name, by_x)]
         told.append(f"{name}: " + ", ".join(f"{number(y)} at {number(x)}" for x, y in points))
-    of = ("processes", "connections", "uploads in flight")[place]
+    of = _SWEPT[swept]
     words = f"{title}, against {of}. {'; '.join(told)}." + (f" Marked is the {mark[1]}." if mark else "")
     return Chart(title, words, kind, of, lines, log=title.startswith("p99") and _wide(lines), mark=mark)
 
@@ -118,12 +106,12 @@ def _each_run(name: str, by_x: Mapping[X, Sequence[float | None]]) -> list[Line]
     ]
 
 
-def together(measurements: Sequence[Measured]) -> list[Chart]:
+def together(measurements: Sequence[Json]) -> list[Chart]:
     """Return rate over time and latency by percentile of all measurements; runs of one setting look alike."""
     groups = grouped(measurements)
     rates, latencies, main = [], [], []
-    for look, (key, runs) in enumerate(groups.items()):
-        name = in_words(key, list(groups))
+    for look, (setting, runs) in enumerate(groups.items()):
+        name = in_words(setting, list(groups))
         for one in runs:
             column = f"{name}, run {one['run']}" if len(runs) > 1 else ""
             rates.append(Line(name, _over_time(rows(one), lambda row: row.ok), look, column=column))
@@ -139,7 +127,7 @@ def together(measurements: Sequence[Measured]) -> list[Chart]:
 # --- one measurement --------------------------------------------------------------------------------------------------
 
 
-def details(one: Measured, rate: float | None) -> list[Chart]:
+def details(one: Json, rate: float | None) -> list[Chart]:
     """Return the charts of one measurement; `rate` is that of an open loop."""
     latency, response = (hdr.curve(one["histogram"][name]) for name in ("latency", "response"))
     told = f"Latency: {percentiles(one['latency_ms'])}. From the last octet sent to the response: " + percentiles(
@@ -159,7 +147,7 @@ def details(one: Measured, rate: float | None) -> list[Chart]:
     ]
 
 
-def rows(one: Measured) -> list[Row]:
+def rows(one: Json) -> list[Row]:
     """Return the timeline in at most 240 rows; a sliver at its end belongs to the row before it."""
     found = [Row(**row) for row in one["timeline"]]
     if len(found) > 1 and found[-1].seconds < 0.5 * found[0].seconds:
@@ -208,7 +196,7 @@ def _latencies(seconds: Sequence[Row]) -> list[Chart]:
     return [chart._replace(log=_wide(lines))]
 
 
-def _blocked(one: Measured, seconds: Sequence[Row]) -> list[Chart]:
+def _blocked(one: Json, seconds: Sequence[Row]) -> list[Chart]:
     """Return how many uploads waited for what: the stream-seconds of each second."""
     total = sum(one["blocked_s"].values())
     waited = [(look, cause) for look, cause in enumerate(causes.CAUSES) if one["blocked_s"][cause] > _SEEN * total]
@@ -263,7 +251,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _main(one: Measured) -> str:
+def _main(one: Json) -> str:
     return f"{number(one['uploads']['rate'])} uploads a second, p99 {ms(one['latency_ms']['p99'])} ms"
 
 

@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 from fastpost import causes, hdr
+from fastpost.bench_report import Setting
 from fastpost.report import readable
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from fastpost.measurement import Measured, Plan
     from fastpost.timeline import Row
 
-_KEY: Final = ("processes", "connections", "concurrency", "run")
+_KEY: Final = (*Setting._fields, "run")
 _COLUMNS: Final = (
     "at", "seconds", "ok", "failed", "dropped", "payload", "sent", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms",
 )  # fmt: skip
@@ -124,8 +125,7 @@ def described(plan: Plan, run: int, begins: float, uploads: list[Attempt]) -> st
 
 def _key(plan: Plan, run: int) -> dict[str, object]:
     """Return what tells a measurement from the others."""
-    settings = plan.settings
-    return dict(zip(_KEY, (plan.processes, settings.connections, settings.concurrency, run), strict=True))
+    return Setting.asked(plan)._asdict() | {"run": run}
 
 
 def _told(one: Attempt, begins: float) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import bench_charts
+from fastpost.bench_report import Setting, grouped
 from fastpost.bench_text import chosen, load, ms, rows
 from fastpost.page import Page, number
 
@@ -63,7 +64,7 @@ def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> 
     if one["limited_by"]:
         page.paragraph(f"What was the limit: {one['limited_by']['sentence']}.")
     if (knee := report["knee"]) is not None:
-        at = bench_charts.in_words(bench_charts.setting(knee), list(bench_charts.grouped(report["measurements"])))
+        at = bench_charts.in_words(Setting.of(knee), list(grouped(report["measurements"])))
         page.paragraph(
             f"The knee is at {at}: the fewest that reach 95 % of the best rate, {knee['rate']:,.0f} uploads/s. "
             "More of them only wait longer."
@@ -101,8 +102,8 @@ def _table(measurements: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...
 
 def _name(one: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
     """Return what tells a measurement from the others."""
-    groups = bench_charts.grouped(measurements)
-    name = bench_charts.in_words(bench_charts.setting(one), list(groups))
+    groups = grouped(measurements)
+    name = bench_charts.in_words(Setting.of(one), list(groups))
     return f"{name}, run {one['run']}" if any(len(runs) > 1 for runs in groups.values()) else name
 
 

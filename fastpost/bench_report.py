@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastpost import __version__, causes, hdr
 from fastpost.measurement import gained
@@ -16,9 +16,12 @@ from fastpost.report import safe
 from fastpost.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fastpost.measurement import Measured, Plan, Reading
+
+    #: A report, or a part of one.
+    Json = Mapping[str, Any]
 
 SCHEMA: Final = "fastpost.bench/1"
 
@@ -27,6 +30,30 @@ BUSY: Final = 0.9
 _IDLE: Final = {"cpu_s": 0.0, "busy": 0.0, "queued": 0.0}
 #: The knee of a sweep: the fewest in flight that reach this part of the best rate.
 _KNEE: Final = 0.95
+
+
+class Setting(NamedTuple):
+    """What tells a measurement from others of a sweep; several runs have the same one."""
+
+    processes: int
+    connections: int | str
+    concurrency: int
+
+    @classmethod
+    def of(cls, one: Json) -> Setting:
+        """Return that of a measurement, a knee or a comparison, as JSON has it."""
+        # The first reports did not tell the processes: there was one.
+        return cls(one.get("processes", 1), one["connections"], one["concurrency"])
+
+    @classmethod
+    def asked(cls, plan: Plan) -> Setting:
+        """Return that of a plan."""
+        return cls(plan.processes, plan.settings.connections, plan.settings.concurrency)
+
+    def in_words(self) -> str:
+        """Return it in words; of one process nothing is said."""
+        by = "" if self.processes == 1 else f" by {self.processes} processes"
+        return f"{self.concurrency:,} in flight on {connections(self.connections)}{by}"
 
 
 def report(
@@ -58,35 +85,29 @@ def report(
     }
 
 
+def grouped(measurements: Iterable[Json]) -> dict[Setting, list[Json]]:
+    """Return measurements by their settings: several runs of one stand together."""
+    groups: dict[Setting, list[Json]] = {}
+    for one in measurements:
+        groups.setdefault(Setting.of(one), []).append(one)
+    return groups
+
+
 def connections(number: int | str) -> str:
     """Return a number of connections in words."""
     return f"{number} connection{'' if number == 1 else 's'}"
 
 
-def setting(plan: Plan) -> str:
-    """Return in words what tells a plan from others of a sweep."""
-    settings = plan.settings
-    return in_words(plan.processes, settings.connections, settings.concurrency)
-
-
-def in_words(processes: int, number: int | str, concurrency: int) -> str:
-    """Return a setting of a sweep in words; of one process nothing is said."""
-    by = "" if processes == 1 else f" by {processes} processes"
-    return f"{concurrency:,} in flight on {connections(number)}{by}"
-
-
 def measured(one: Measured, run: int) -> dict[str, Any]:
     """Return the figures of one measurement. Sizes in octets, times in seconds but for those in ms."""
-    counted, tally, settings = one.meter.whole, one.tally, one.plan.settings
+    counted, tally = one.meter.whole, one.tally
     first, last = one.first, one.last
     elapsed = max(min(last.at, one.meter.ends) - first.at, 1e-9) if first and last else 0.0
     blocked = gained(first.blocked, last.blocked) if first and last else {}
     limit = causes.verdict(_windowed(tally, blocked), one.plan.processes)
     jain = causes.jain(tally)
     return {
-        "concurrency": settings.concurrency,
-        "connections": settings.connections,
-        "processes": one.plan.processes,
+        **Setting.asked(one.plan)._asdict(),
         "run": run,
         "seconds": round(elapsed, 6),
         "uploads": {
@@ -190,21 +211,21 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def knee(taken: Sequence[dict[str, Any]]) -> dict[str, object] | None:
+def knee(taken: Sequence[Json]) -> dict[str, object] | None:
     """Return the fewest uploads in flight that reach 95 % of the best rate; None without several to choose from.
 
     Of several runs the mean rate stands for them. Each number of processes and connections has its own row: the knee is
     that of the row that reached the best rate.
     """
-    rates: dict[tuple[int, object, int], list[float]] = {}
-    for one in taken:
-        key = (one["processes"], one["connections"], one["concurrency"])
-        rates.setdefault(key, []).append(one["uploads"]["rate"])
-    means = {key: math.fsum(several) / len(several) for key, several in rates.items()}
-    if len({key[2] for key in means}) < 2:
+    means = {
+        setting: math.fsum(one["uploads"]["rate"] for one in runs) / len(runs)
+        for setting, runs in grouped(taken).items()
+    }
+    if len({setting.concurrency for setting in means}) < 2:
         return None
-    best = max(means, key=lambda key: means[key])
-    reached = [key for key in means if key[:2] == best[:2] and means[key] >= _KNEE * means[best]]
-    chosen = min(reached, key=lambda key: key[2])
-    names = ("processes", "connections", "concurrency")
-    return dict(zip(names, chosen, strict=True)) | {"rate": round(means[chosen], 3)}
+    best = max(means, key=lambda setting: means[setting])
+    row = [setting for setting in means if setting._replace(concurrency=best.concurrency) == best]
+    chosen = min(
+        (setting for setting in row if means[setting] >= _KNEE * means[best]), key=lambda setting: setting.concurrency
+    )
+    return chosen._asdict() | {"rate": round(means[chosen], 3)}

@@ -92,7 +92,11 @@ class BenchRun:
     # --- the measurements ---------------------------------------------------------------------------------------------
 
     def _measure(self, plan: Plan, run: int, place: int) -> None:
-        which = f"{place} of {len(self._plans)}: {bench_report.setting(plan)}" if len(self._plans) > 1 else ""
+        which = (
+            f"{place} of {len(self._plans)}: {bench_report.Setting.asked(plan).in_words()}"
+            if len(self._plans) > 1
+            else ""
+        )
         begun = None
         try:
             with self._made(plan, run) as measurement:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr
-from fastpost.bench_report import connections, in_words
+from fastpost.bench_report import Setting, connections
 from fastpost.report import octets_text, safe
 
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
 
 
 def _knee(knee: dict[str, Any]) -> str:
-    return (
-        f"{'knee':<12}{in_words(knee['processes'], knee['connections'], knee['concurrency'])}: the fewest that reach "
-        "95 % of the best rate; more of them only wait longer"
-    )
+    words = Setting.of(knee).in_words()
+    return f"{'knee':<12}{words}: the fewest that reach 95 % of the best rate; more of them only wait longer"
 
 
 def chosen(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +97,7 @@ def chosen(report: Mapping[str, Any]) -> dict[str, Any]:
     measurements: list[dict[str, Any]] = report["measurements"]
     knee = report["knee"]
     if knee is not None:
-        return next(one for one in measurements if all(one[name] == knee[name] for name in knee if name != "rate"))
+        return next(one for one in measurements if Setting.of(one) == Setting.of(knee))
     return max(measurements, key=lambda one: float(one["uploads"]["rate"]))
 
 

@@ -8,14 +8,13 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from fastpost import bench_report, bootstrap
+from fastpost.bench_report import Setting, grouped
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Measured = Mapping[str, Any]
-    #: What tells the settings of a sweep apart: processes, connections, concurrency.
-    Key = tuple[int, int | str, int]
+    from fastpost.bench_report import Json
 
 SCHEMA: Final = "fastpost.compare/1"
 
@@ -62,7 +61,7 @@ def load(path: str) -> dict[str, Any]:
     return loaded
 
 
-def compared(before: Measured, after: Measured, names: tuple[str, str], level: float = 0.95) -> dict[str, Any]:
+def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0.95) -> dict[str, Any]:
     """Return the comparison of schema fastpost.compare/1. Raises UsageError when there is nothing to compare.
 
     Args:
@@ -72,7 +71,7 @@ def compared(before: Measured, after: Measured, names: tuple[str, str], level: f
         level: of confidence.
     """
     old, new = _grouped(before), _grouped(after)
-    common = [key for key in old if key in new]
+    common = [setting for setting in old if setting in new]
     if not common:
         raise UsageError(
             f"nothing to compare: {names[0]} has {_listed(old)}, {names[1]} has {_listed(new)}: "
@@ -85,11 +84,11 @@ def compared(before: Measured, after: Measured, names: tuple[str, str], level: f
         "before": _side(before, names[0]),
         "after": _side(after, names[1]),
         "differences": differences(before, after),
-        "comparisons": [_comparison(key, old[key], new[key], scheduled, level) for key in common],
+        "comparisons": [_comparison(setting, old[setting], new[setting], scheduled, level) for setting in common],
     }
 
 
-def differences(before: Measured, after: Measured) -> list[str]:
+def differences(before: Json, after: Json) -> list[str]:
     """Return in words how the two loads, machines and targets differ: then more than the server may have changed."""
     found = [
         f"{name.removesuffix('_s').replace('_', '-')}: {before['load'][name]} and {after['load'][name]}"
@@ -105,30 +104,20 @@ def differences(before: Measured, after: Measured) -> list[str]:
     return found
 
 
-def _side(report: Measured, name: str) -> dict[str, object]:
+def _side(report: Json, name: str) -> dict[str, object]:
     return {"file": name, "began": report["began"], "target": report["target"], "fastpost": report["fastpost"]}
 
 
-def _grouped(report: Measured) -> dict[Key, list[Measured]]:
-    """Return the measurements by their settings: several runs of one stand together."""
-    groups: dict[Key, list[Measured]] = {}
-    for one in report["measurements"]:
-        if one["uploads"]["ok"]:
-            groups.setdefault(_key(one), []).append(one)
-    return groups
+def _grouped(report: Json) -> dict[Setting, list[Json]]:
+    return grouped(one for one in report["measurements"] if one["uploads"]["ok"])
 
 
-def _key(one: Measured) -> Key:
-    # The first reports did not tell the processes: there was one.
-    return one.get("processes", 1), one["connections"], one["concurrency"]
-
-
-def _listed(groups: Mapping[Key, object]) -> str:
-    return ", ".join(bench_report.in_words(*key) for key in groups) or "no upload that went well"
+def _listed(groups: Mapping[Setting, object]) -> str:
+    return ", ".join(setting.in_words() for setting in groups) or "no upload that went well"
 
 
 def _comparison(
-    key: Key, old: Sequence[Measured], new: Sequence[Measured], scheduled: bool, level: float
+    setting: Setting, old: Sequence[Json], new: Sequence[Json], scheduled: bool, level: float
 ) -> dict[str, Any]:
     """Compare one setting. With three runs on both sides they are what varies; else the parts of the runs."""
     several = min(len(old), len(new)) >= bootstrap.LEAST
@@ -140,9 +129,7 @@ def _comparison(
         if not (scheduled and name in ("rate", "throughput"))  # then they are what was asked for
     ]
     return {
-        "processes": key[0],
-        "connections": key[1],
-        "concurrency": key[2],
+        **setting._asdict(),
         "runs": [len(old), len(new)],
         "by": "runs" if several else "parts",
         "figures": [figure._asdict() for figure in figures],
@@ -151,11 +138,11 @@ def _comparison(
 
 def _figure(
     name: str,
-    read: Callable[[Measured], float],
-    before: Sequence[Measured],
-    after: Sequence[Measured],
-    old: Sequence[Measured],
-    new: Sequence[Measured],
+    read: Callable[[Json], float],
+    before: Sequence[Json],
+    after: Sequence[Json],
+    old: Sequence[Json],
+    new: Sequence[Json],
     level: float,
 ) -> Figure:
     """Compare one figure by the units in `before` and `after`; the runs themselves give what is told of each side."""
@@ -172,7 +159,7 @@ def _figure(
     return Figure(name, mine, theirs, round(change.change, 6), round(change.low, 6), high, verdict)
 
 
-def _percentile(name: str) -> Callable[[Measured], float]:
+def _percentile(name: str) -> Callable[[Json], float]:
     return lambda one: float(one["latency_ms"][name] or 0.0)
 
 
@@ -183,7 +170,7 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], float]]] = {
 }
 
 
-def parts(one: Measured) -> list[Measured]:
+def parts(one: Json) -> list[Json]:
     """Return equal parts of a run by its timeline, as if each were a run; none when it has fewer than five rows."""
     # The last row may be a sliver.
     rows = [row for row in one["timeline"] if row["ok"] and row["seconds"] >= 0.5 * one["timeline"][0]["seconds"]]
@@ -193,7 +180,7 @@ def parts(one: Measured) -> list[Measured]:
     return [_part(rows[begin:end]) for begin, end in itertools.pairwise(bounds)]
 
 
-def _part(rows: Sequence[Measured]) -> Measured:
+def _part(rows: Sequence[Json]) -> Json:
     took = sum(row["seconds"] for row in rows)
     return {
         "uploads": {"rate": sum(row["ok"] for row in rows) / took},
@@ -205,7 +192,7 @@ def _part(rows: Sequence[Measured]) -> Measured:
 def slower(comparison: Mapping[str, Any], limit: float) -> list[str]:
     """Return in words what is shown to be slower by more than `limit` (0.05: 5 %)."""
     return [
-        f"{figure.figure} {figure.change or 0.0:+.1%} with {bench_report.in_words(*_key(one))}"
+        f"{figure.figure} {figure.change or 0.0:+.1%} with {Setting.of(one).in_words()}"
         for one in comparison["comparisons"]
         for figure in (Figure(**values) for values in one["figures"])
         if figure.slower_by() > limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastpost.bench_report import in_words
+from fastpost.bench_report import Setting
 from fastpost.report import safe
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
 def heading(one: Mapping[str, Any]) -> str:
     """Return in words what is compared, and what the runs can show."""
     runs = " and ".join(map(str, one["runs"]))
-    text = f"{in_words(one['processes'], one['connections'], one['concurrency'])}, {runs} runs"
+    text = f"{Setting.of(one).in_words()}, {runs} runs"
     if one["by"] == "parts":
         text += ": seen is how they vary within a run, not from run to run; --runs 5 gives a verdict to trust"
     return text

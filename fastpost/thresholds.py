@@ -6,7 +6,7 @@ import operator
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fastpost.bench_report import in_words
+from fastpost.bench_report import Setting
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ def _judged(threshold: Threshold, measurements: Sequence[Mapping[str, Any]]) -> 
     told = ""
     if met:
         value = threshold.value(met[0])
-        setting = in_words(met[0]["processes"], met[0]["connections"], met[0]["concurrency"])
         reached = "nothing ended" if value is None else _shown(threshold.figure, value)
-        told = f"{reached} with {setting}, run {met[0]['run']}"
+        told = f"{reached} with {Setting.of(met[0]).in_words()}, run {met[0]['run']}"
     return {"condition": threshold.text, "missed": bool(met), "told": told}
 
 

@@ -11,6 +11,7 @@ from reports import measured, report
 from test_page import HOSTILE, Seen
 
 from fastpost import bench_charts, bench_page, bench_report
+from fastpost.bench_report import Setting
 
 
 def seen(made: dict[str, Any]) -> Seen:
@@ -91,7 +92,8 @@ def test_a_sweep_of_processes_alone_is_one_line_although_their_connections_come_
 
 
 def test_one_setting_of_several_processes_is_named_whole() -> None:
-    assert bench_charts.in_words((2, 2, 50), [(2, 2, 50)]) == "50 in flight on 2 connections by 2 processes"
+    alone = Setting(2, 2, 50)
+    assert bench_charts.in_words(alone, [alone]) == "50 in flight on 2 connections by 2 processes"
 
 
 def test_a_sweep_of_connections_alone_has_them_across() -> None:
