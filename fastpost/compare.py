@@ -21,6 +21,8 @@ SCHEMA: Final = "fastpost.compare/1"
 #: Parts of a run that stand for runs when there are fewer than three.
 _PARTS: Final = 5
 _PERCENTILES: Final = ("p50", "p90", "p99")
+#: The figures of which more is better; of a latency less is.
+RATES: Final = ("rate", "throughput")
 _SAME: Final = "no difference shown"
 
 Verdict = Literal["faster", "slower", "no difference shown"]
@@ -126,7 +128,7 @@ def _comparison(
     figures = [
         _figure(name, read, before, after, old, new, level)
         for name, read in _READERS.items()
-        if not (scheduled and name in ("rate", "throughput"))  # then they are what was asked for
+        if not (scheduled and name in RATES)  # then they are what was asked for
     ]
     return {
         **setting._asdict(),
@@ -152,8 +154,7 @@ def _figure(
         return Figure(name, mine, theirs, None, None, None, _SAME)
     verdict: Verdict = _SAME
     if change.shown:
-        more_is_better = name in ("rate", "throughput")
-        verdict = "faster" if (change.change > 0) == more_is_better else "slower"
+        verdict = "faster" if (change.change > 0) == (name in RATES) else "slower"
     # An interval without an upper end: JSON has no infinity.
     high = round(change.high, 6) if math.isfinite(change.high) else None
     return Figure(name, mine, theirs, round(change.change, 6), round(change.low, 6), high, verdict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastpost.compare_text import cells, heading, upper_end
+from fastpost.compare import RATES
+from fastpost.compare_text import cells, doubt, heading, upper_end
 from fastpost.page import BESIDE, Chart, Line, Page
 
 if TYPE_CHECKING:
@@ -28,11 +29,10 @@ def drawn(comparison: Mapping[str, Any], limit: float | None) -> str:
     for difference in comparison["differences"]:
         page.paragraph(f"They differ in {difference}", "bad")
     for one in comparison["comparisons"]:
-        setting, _, doubt = heading(one).partition(": ")
-        page.heading(setting)
-        if doubt:
-            page.paragraph(f"With so few runs, {doubt}.")
-        page.table(_header(comparison), _table(one["figures"]), setting)
+        page.heading(heading(one))
+        if doubt(one):
+            page.paragraph(f"With so few runs, {doubt(one)}.")
+        page.table(_header(comparison), _table(one["figures"]), heading(one))
         if any(figure["change"] is not None for figure in one["figures"]):
             page.charts([_chart(one, limit)])
     return page.drawn(comparison)
@@ -43,9 +43,8 @@ def _verdicts(page: Page, comparison: Mapping[str, Any], limit: float | None) ->
     for one in comparison["comparisons"]:
         shown = [figure for figure in one["figures"] if figure["verdict"] != "no difference shown"]
         words = ", ".join(f"{figure['figure']} is {figure['verdict']} ({figure['change']:+.1%})" for figure in shown)
-        setting = heading(one).partition(": ")[0]
         kind = "bad" if any(figure["verdict"] == "slower" for figure in shown) else "good" if shown else ""
-        page.paragraph(f"{setting}: {words or 'no difference shown'}.", kind)
+        page.paragraph(f"{heading(one)}: {words or 'no difference shown'}.", kind)
     if limit is not None:
         page.paragraph(f"--fail-if-slower {limit:.1%}: what is shown to be slower by more than that fails.", "faint")
 
@@ -79,9 +78,7 @@ def _chart(one: Mapping[str, Any], limit: float | None) -> Chart:
             Line(figure["verdict"], [(figure["change"], figure["figure"])], look, dots=True),
         ]
     if limit is not None:
-        # More is better of a rate, less of a latency.
-        rates = ("rate", "throughput")
-        ends = [(-limit if figure["figure"] in rates else limit, figure["figure"]) for figure in figures]
+        ends = [(-limit if figure["figure"] in RATES else limit, figure["figure"]) for figure in figures]
         lines.append(Line(f"--fail-if-slower {limit:.1%}", ends, BESIDE, dots=True))
     told = "; ".join(f"{figure['figure']} {cells(figure)[3]}, {figure['verdict']}" for figure in figures)
     header = ("figure", "change", "lower end", "upper end", "verdict")

@@ -30,7 +30,7 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
         for difference in comparison["differences"]:
             console.print(f"{'differs':<12}{safe(difference)}", style="yellow", soft_wrap=True)
         for one in comparison["comparisons"]:
-            console.print(heading(one), soft_wrap=True)
+            console.print(": ".join(filter(None, (heading(one), doubt(one)))), soft_wrap=True)
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             table.add_column("")
             for name in ("before", "after", f"change ({comparison['level']:.0%} interval)"):
@@ -44,12 +44,16 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
 
 
 def heading(one: Mapping[str, Any]) -> str:
-    """Return in words what is compared, and what the runs can show."""
+    """Return in words what is compared."""
     runs = " and ".join(map(str, one["runs"]))
-    text = f"{Setting.of(one).in_words()}, {runs} runs"
-    if one["by"] == "parts":
-        text += ": seen is how they vary within a run, not from run to run; --runs 5 gives a verdict to trust"
-    return text
+    return f"{Setting.of(one).in_words()}, {runs} runs"
+
+
+def doubt(one: Mapping[str, Any]) -> str:
+    """Return what so few runs can't show; "" when there are enough."""
+    if one["by"] == "runs":
+        return ""
+    return "seen is how they vary within a run, not from run to run; --runs 5 gives a verdict to trust"
 
 
 def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:

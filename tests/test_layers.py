@@ -94,7 +94,7 @@ ARROWS = {
     "page": "report",
     "bench_charts": "page bench_text bench_report timeline causes hdr",
     "bench_page": "bench_charts page bench_text bench_report",
-    "compare_page": "page compare_text",
+    "compare_page": "page compare compare_text",
     "bench_files": "bench_page bench_report measurement timeline hdr causes report _meter _table",
     "bench_view": "measurement timeline progress outlet",
     "bench_worker": "measurement _meter _table load timeline tally errors",
