@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-#: As typing has it. To load that takes 4 ms, and a process wants to set its garbage collector before (__main__).
+#: As typing has it. To load that takes 4 ms, and a process has to be ready for Ctrl-C, and its collector set, before.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

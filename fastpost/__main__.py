@@ -15,13 +15,18 @@ def main() -> None:
     """Run the command line, and end the process with its exit code."""
     _spare_collections()
     end = _End()
-    from fastpost.cli import main as command_line
-
     try:
+        from fastpost.cli import main as command_line  # half of a start: Ctrl-C may come in the midst of it
+
         command_line()
     except SystemExit as told:
         end.code = told.code
         raise
+    except KeyboardInterrupt:
+        from fastpost.errors import Exit
+
+        end.code = int(Exit.INTERRUPTED)
+        raise SystemExit(end.code) from None
 
 
 def _spare_collections() -> None:

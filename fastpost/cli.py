@@ -351,10 +351,10 @@ def serve(verbose: int, **options: Any) -> int:
 
     out, err = _outlets()
     with _traced(verbose), Ingest(**options) as server:
-        out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
         trust = f" --cacert {server.cafile}" if server.cafile else ""
-        _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")
         with contextlib.suppress(KeyboardInterrupt, _Terminated):
+            out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
+            _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")
             server.wait()
     return Exit.OK
 

@@ -693,6 +693,22 @@ def test_the_version_is_told_at_once_without_loading_more_than_click() -> None:
     assert not loaded & {"rich", "asyncio", "uvloop", "ssl", "h2", "socket", "json", "importlib.metadata"}
 
 
+@pytest.mark.parametrize("module", ["typing", "click.core", "fastpost.cli_types", "fastpost.ingest"])
+def test_ctrl_c_at_any_moment_of_a_start_is_no_failure_of_its_own(module: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = process("serve", env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
+    assert (done.returncode, done.stdout) == (130, b"")
+    assert done.stderr.split() in ([], [b"fastpost:", b"interrupted"])
+
+
 def test_a_reader_that_leaves_early_ends_it_quietly(tree: pathlib.Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -106,7 +106,7 @@ ARROWS = {
     "thresholds measurement load sizes _payload ingest outlet config errors",
     "cli": "cli_bench cli_types __init__ open_files upload_run dry_run journal journal_show ingest report outlet "
     "sources errors config",
-    "__main__": "cli",
+    "__main__": "cli errors",
 }
 
 #: Packages and modules that only the named ones may import.
