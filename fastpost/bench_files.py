@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastpost import causes, hdr
 from fastpost.bench_report import Setting
 from fastpost.report import readable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastpost._meter import Counted
     from fastpost._table import Attempt
     from fastpost.measurement import Measured, Plan
@@ -32,41 +34,77 @@ class Paths(NamedTuple):
     html: str | None = None
 
 
-class Files:
-    """The open files, as a context manager. Raises OSError when one can't be made.
+class _Output:
+    """One of the files, open. A disk that is full must not end a measurement: what can't be written is dropped.
 
-    A disk that is full must not end a measurement: what can't be written is dropped from then on (`lost`).
+    Attributes:
+        lost: why nothing is written any more; None: all was.
     """
+
+    def __init__(self, path: str, encoding: str = "ascii", newline: str | None = None) -> None:
+        self.lost: OSError | None = None
+        self._path = path
+        self._file = open(path, "w", encoding=encoding, newline=newline)  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        """Write text, or drop it."""
+        if self.lost is None:
+            with self._kept():
+                self._file.write(text)
+
+    def close(self) -> None:
+        """Close it; what was still in memory may be lost."""
+        with self._kept():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.lost = self.lost or OSError(error.errno, error.strerror, self._path)
+
+
+class Files:
+    """The open files, as a context manager. Raises OSError when one can't be made."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._open = contextlib.ExitStack()
-        #: Why something could not be written, None when all was.
-        self.lost: OSError | None = None
-        self._log: TextIO | None = None
+        self._outputs: list[_Output] = []
+        self._log: _Output | None = None
         self._csv: Any = None
         self._hdr: hdr.Log | None = None
-        self._html: TextIO | None = None
+        self._html: _Output | None = None
 
     def __enter__(self) -> Files:
-        with contextlib.ExitStack() as stack:
-            if self._paths.log is not None:
-                self._log = stack.enter_context(open(self._paths.log, "w", encoding="ascii"))
-            if self._paths.csv is not None:
-                self._csv = csv.writer(stack.enter_context(open(self._paths.csv, "w", encoding="ascii", newline="")))
+        paths = self._paths
+        with self._open as stack:
+            if paths.log is not None:
+                self._log = self._opened(paths.log)
+            if paths.csv is not None:
+                self._csv = csv.writer(self._opened(paths.csv, newline=""))
                 self._csv.writerow((*_KEY, *_COLUMNS, *(f"blocked_{cause}_s" for cause in causes.CAUSES)))
-            if self._paths.hdr_log is not None:
-                self._hdr = hdr.Log(stack.enter_context(open(self._paths.hdr_log, "w", encoding="ascii")))
-            if self._paths.html is not None:
-                self._html = stack.enter_context(open(self._paths.html, "w", encoding="utf-8"))
+            if paths.hdr_log is not None:
+                self._hdr = hdr.Log(self._opened(paths.hdr_log))
+            if paths.html is not None:
+                self._html = self._opened(paths.html, encoding="utf-8")
             self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._open.close()
-        except OSError as error:
-            self.lost = self.lost or error
+        self._open.close()
+
+    def _opened(self, path: str, **options: str) -> _Output:
+        output = _Output(path, **options)
+        self._open.callback(output.close)
+        self._outputs.append(output)
+        return output
+
+    @property
+    def lost(self) -> list[OSError]:
+        """Why files are not whole, each named."""
+        return [output.lost for output in self._outputs if output.lost is not None]
 
     @property
     def wants_uploads(self) -> bool:
@@ -75,45 +113,29 @@ class Files:
 
     def uploads(self, text: str) -> None:
         """Write uploads that count, as `described`."""
-        if self._log is None or self.lost is not None:
-            return
-        with self._kept(self._paths.log):
+        if self._log is not None:
             self._log.write(text)
 
     def second(self, one: Measured, run: int, row: Row, counted: Counted) -> None:
         """Write one second, and what was counted in it."""
-        if self.lost is not None:
-            return
         if self._csv is not None:
             blocked = (f"{row.blocked.get(cause, 0.0):.4f}" for cause in causes.CAUSES)
             figures = (f"{value:.4f}" if isinstance(value, float) else value for value in row[:12])
-            with self._kept(self._paths.csv):
-                self._csv.writerow((*_key(one.plan, run).values(), *figures, *blocked))
+            self._csv.writerow((*_key(one.plan, run).values(), *figures, *blocked))
         if self._hdr is not None:
-            with self._kept(self._paths.hdr_log):
-                self._hdr.add(row.at, row.seconds, counted.latency)
+            self._hdr.add(row.at, row.seconds, counted.latency)
 
     def begin(self, one: Measured, run: int) -> None:
         """Say in the HdrHistogram log, which has no columns for it, which measurement begins."""
-        if self._hdr is not None and self.lost is None:
-            with self._kept(self._paths.hdr_log):
-                self._hdr.comment(", ".join(f"{name} {value}" for name, value in _key(one.plan, run).items()))
+        if self._hdr is not None:
+            self._hdr.comment(", ".join(f"{name} {value}" for name, value in _key(one.plan, run).items()))
 
     def page(self, report: dict[str, Any]) -> None:
         """Write the page of the whole benchmark."""
         if self._html is not None:
             from fastpost import bench_page
 
-            with self._kept(self._paths.html):
-                self._html.write(bench_page.drawn(report))
-                self._html.flush()
-
-    @contextlib.contextmanager
-    def _kept(self, path: str | None) -> Any:
-        try:
-            yield
-        except OSError as error:
-            self.lost = self.lost or OSError(error.errno, error.strerror, path)
+            self._html.write(bench_page.drawn(report))
 
 
 def described(plan: Plan, run: int, begins: float, uploads: list[Attempt]) -> str:

@@ -181,8 +181,8 @@ class BenchRun:
         elif self._failure is None:
             self._say("nothing was measured: no upload ended in the time that counts: measure longer (--duration)")
             code = Exit.SOME_FAILED
-        if (lost := self._files.lost) is not None:
-            self._say(f"{lost.filename or 'a file'}: {lost.strerror}; what was measured after that is not in it")
+        for lost in self._files.lost:
+            self._say(f"{lost.filename}: {lost.strerror}; what was measured after that is not in it")
             code = code or Exit.SOME_FAILED
         if self._failure is not None:
             self._say(str(self._failure))

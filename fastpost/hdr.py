@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
@@ -68,10 +68,17 @@ def curve(text: str) -> list[tuple[float, float]]:
     return [*points, (float(total), largest)] if total else []
 
 
+class Writes(Protocol):
+    """What takes text."""
+
+    def write(self, text: str, /) -> object:
+        """Write it."""
+
+
 class Log:
     """An HdrHistogram log, format 1.2: a line for each second, values in microseconds."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: Writes) -> None:
         self._writer = HistogramLogWriter(file)
         self._writer.output_log_format_version()
         self._writer.output_comment("[Unit: microseconds; Interval_Max: milliseconds]")

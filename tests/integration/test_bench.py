@@ -277,6 +277,19 @@ def test_a_full_disk_ends_no_measurement() -> None:
     assert run.told("/dev/full", "No space left")
 
 
+def test_a_full_disk_ends_no_other_file(tmp_path: Path) -> None:
+    full, also_full, table, page = tmp_path / "full", tmp_path / "also full", tmp_path / "table.csv", tmp_path / "page"
+    for path in (full, also_full):
+        path.symlink_to("/dev/full")
+    files = ("--log", full, "--hdr-log", also_full, "--csv", table, "--html", page)
+    run = bench("--count", "2000", "-c", "1,2", *files)
+    assert run.code == 1
+    assert [run.told(str(path), "No space left") for path in (full, also_full)] == [True, True]
+    with table.open() as file:
+        assert sum(int(row["ok"]) for row in csv.DictReader(file)) == 4000
+    assert page.read_text("utf-8").rstrip().endswith("</html>")
+
+
 def test_ctrl_c_ends_it_with_a_report() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "fastpost", "bench", "--duration", "100s", "--warm-up", "0", "--output-format", "json",
