@@ -78,20 +78,21 @@ def replayed(folder: str, payload: Payload | None, part: Part = WHOLE) -> Iterat
     With a payload only their names and sizes are taken, and its octets are sent. Every part walks all of the folder and
     yields what is its own. Raises NothingMatched.
     """
-    start = 0
+    start = part.index * _STRIDE
     walked = 0
     for turn in itertools.count():
         found = 0
         for batch in walk([folder], sizes=payload is not None):
             batch.rejected.clear()
             batch.skipped = 0
+            of_all = batch.uploads
+            found += len(of_all)
+            batch.uploads = part.of(of_all, walked)
+            walked += len(of_all)
             if payload is not None:
                 for upload in batch.uploads:
                     upload.content = payload.excerpt(start, max(upload.size, 0))
-                    start += _STRIDE
-            found += len(batch.uploads)
-            walked += len(batch.uploads)
-            batch.uploads = part.of(batch.uploads, walked - len(batch.uploads))
+                    start += part.count * _STRIDE
             yield batch
         if not found:
             raise NothingMatched(

@@ -126,6 +126,16 @@ def test_parts_of_a_folder_together_are_the_folder_again_and_again(tmp_path: Pat
     assert together == whole
 
 
+def test_parts_of_a_folder_together_have_the_content_of_one(tmp_path: Path) -> None:
+    for number in range(6):
+        tmp_path.joinpath(f"{number}").write_bytes(bytes(1 + number))
+    payload = Payload(65_536)
+    parts = [uploads(load.replayed(str(tmp_path), payload, load.Part(index, 2)), 6) for index in range(2)]
+    starts = [[each.content.start for each in part if each.content is not None] for part in parts]
+    whole = [each.content.start for each in uploads(load.replayed(str(tmp_path), payload), 12) if each.content]
+    assert sorted(starts[0] + starts[1]) == sorted(whole)
+
+
 def test_an_open_loop_has_the_beginning_that_it_is_given() -> None:
     begins = time.monotonic() + 0.05
     brought, _ = run_open(2000.0, 100, 50, ends=True, begins=begins)
