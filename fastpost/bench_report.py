@@ -106,6 +106,8 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
     blocked = gained(first.blocked, last.blocked) if first and last else {}
     limit = causes.verdict(_windowed(tally, blocked), one.plan.processes)
     jain = causes.jain(tally)
+    latency, latencies = hdr.figures(counted.latency)
+    response, responses = hdr.figures(counted.response)
     return {
         **Setting.asked(one.plan)._asdict(),
         "run": run,
@@ -122,9 +124,9 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
             "wasted": counted.wasted,
             "rate": round(counted.payload / elapsed, 1) if elapsed else 0.0,
         },
-        "latency_ms": hdr.summary(counted.latency),
-        "response_ms": hdr.summary(counted.response),
-        "histogram": {"latency": hdr.compressed(counted.latency), "response": hdr.compressed(counted.response)},
+        "latency_ms": latency,
+        "response_ms": response,
+        "histogram": {"latency": latencies, "response": responses},
         "status": {str(status): count for status, count in counted.statuses().items()},
         "errors": dict(sorted(tally.errors.items())),
         "examples": {cause: safe(found[0][1]) for cause, found in sorted(tally.first_failures.items())},

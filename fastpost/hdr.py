@@ -33,23 +33,22 @@ def decoded(text: str) -> Any:
         raise ValueError(f"no HdrHistogram: {error}") from error
 
 
-def summary(recorded: Histogram) -> dict[str, float | None]:
-    """Return percentiles, largest and mean in milliseconds, each None of nothing."""
-    if not recorded.total:
-        return dict.fromkeys((*PERCENTILES, "max", "mean"))
+def figures(recorded: Histogram) -> tuple[dict[str, float | None], str]:
+    """Return percentiles, largest and mean in milliseconds, each None of nothing; and the compressed form, base64.
+
+    Both at once: it takes 4 ms to make the histogram of either.
+    """
     made = histogram(recorded)
+    form: bytes = made.encode()
+    if not recorded.total:
+        return dict.fromkeys((*PERCENTILES, "max", "mean")), form.decode("ascii")
     largest = recorded.largest / _US_PER_MS
-    found = {
+    found: dict[str, float | None] = {
         name: round(min(made.get_value_at_percentile(share) / _US_PER_MS, largest), 3)
         for name, share in PERCENTILES.items()
     }
-    return found | {"max": round(largest, 3), "mean": round(recorded.mean() * 1e3, 3)}
-
-
-def compressed(recorded: Histogram) -> str:
-    """Return the compressed form, base64."""
-    text: bytes = histogram(recorded).encode()
-    return text.decode("ascii")
+    found |= {"max": round(largest, 3), "mean": round(recorded.mean() * 1e3, 3)}
+    return found, form.decode("ascii")
 
 
 def curve(text: str) -> list[tuple[float, float]]:
