@@ -67,7 +67,7 @@ class _Member:
     def __init__(self, child: forks.Child, number: int) -> None:
         self.child = child
         self.number = number
-        self.ready = self.over = self.done = self._ended = False
+        self.ready = self.over = self.done = self._closed = False
         self.first: Reading | None = None
         self.now: Reading | None = None
         self.tally: Tally | None = None
@@ -110,7 +110,7 @@ class _Member:
             except Exception:  # what can't be read says that it is gone, or as good as that
                 message = None
             self._room.acquire()
-            if self._ended:
+            if self._closed:
                 return
             heard(self, message)
             if message is None or isinstance(message, Done):
@@ -122,7 +122,7 @@ class _Member:
             self.child.kill()
         self.child.wait()
         if self._thread is not None:
-            self._ended = True
+            self._closed = True
             self._room.release()
             self._thread.join()
         self.child.close()
