@@ -24,7 +24,6 @@ _POINTS: Final = 240
 _WIDE: Final = 20.0
 #: Part of the blocked time below which a cause would be a line without height.
 _SEEN: Final = 0.001
-_SECONDS: Final = "seconds"
 #: What is drawn along the axis of a sweep, the first that varies, and what it is called there.
 _SWEPT: Final = {"concurrency": "uploads in flight", "processes": "processes", "connections": "connections"}
 
@@ -48,13 +47,12 @@ def sweep(report: Json) -> list[Chart]:
     if swept is None:
         return []
     knee = report["knee"]
-    mark: tuple[X, str] | None = None
+    mark: tuple[float, str] | None = None
     if knee is not None:
-        mark = float(knee["concurrency"]), f"knee: {in_words(Setting.of(knee), list(groups))}"
-    return [
-        _against(groups, swept, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"])),
-        _against(groups, swept, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"])),
-    ]
+        mark = knee["concurrency"], f"knee: {in_words(Setting.of(knee), list(groups))}"
+    rate = _against(groups, swept, mark, "Uploads a second", lambda one: float(one["uploads"]["rate"]))
+    p99 = _against(groups, swept, mark, "p99 of latency, ms", lambda one: _number(one["latency_ms"]["p99"]))
+    return [rate, p99._replace(log=_wide(p99.lines))]
 
 
 def _rest(setting: Setting, swept: str) -> Setting:
@@ -67,7 +65,7 @@ def _rest(setting: Setting, swept: str) -> Setting:
 def _against(
     groups: Mapping[Setting, Sequence[Json]],
     swept: str,
-    mark: tuple[X, str] | None,
+    mark: tuple[float, str] | None,
     title: str,
     read: Callable[[Json], float | None],
 ) -> Chart:
@@ -88,7 +86,7 @@ def _against(
         told.append(f"{name}: " + ", ".join(f"{number(y)} at {number(x)}" for x, y in points))
     of = _SWEPT[swept]
     words = f"{title}, against {of}. {'; '.join(told)}." + (f" Marked is the {mark[1]}." if mark else "")
-    return Chart(title, words, kind, of, lines, log=title.startswith("p99") and _wide(lines), mark=mark)
+    return Chart(title, words, kind, of, lines, mark=mark)
 
 
 def _each_run(name: str, by_x: Mapping[X, Sequence[float | None]]) -> list[Line]:
@@ -119,8 +117,8 @@ def together(measurements: Sequence[Json]) -> list[Chart]:
             main.append(f"{column or name}: {_main(one)}")
     told = f"{'; '.join(main)}."
     return [
-        Chart("Uploads a second, over time", f"Uploads a second over time. {told}", "seconds", _SECONDS, rates),
-        *_by_percentile("Latency by percentile, ms", told, latencies),
+        Chart("Uploads a second, over time", f"Uploads a second over time. {told}", "seconds", "seconds", rates),
+        *_by_percentile(told, latencies),
     ]
 
 
@@ -138,7 +136,6 @@ def details(one: Json, rate: float | None) -> list[Chart]:
         _uploads(seconds, rate),
         _octets(seconds),
         *_by_percentile(
-            "Latency by percentile, ms",
             told,
             [Line("latency", latency, 0), Line("last octet to response", response, 1)],
         ),
@@ -208,7 +205,7 @@ def _blocked(one: Json, seconds: Sequence[Row]) -> list[Chart]:
             "Uploads waiting, over time, by what for",
             f"What uploads waited for, over time. In all: {told}.",
             "seconds",
-            _SECONDS,
+            "seconds",
             [
                 Line(_words(cause), [(_at(row), row.blocked.get(cause, 0.0) / row.seconds) for row in seconds], look)
                 for look, cause in waited
@@ -223,15 +220,16 @@ def _timed(title: str, lines: Sequence[Line]) -> Chart:
     for line in lines:
         values = [float(y) for _, y in line.points if y is not None]
         told.append(f"{line.name} {number(min(values))} to {number(max(values))}" if values else f"{line.name} none")
-    return Chart(title, f"{title}: {'; '.join(told)}.", "seconds", _SECONDS, lines)
+    return Chart(title, f"{title}: {'; '.join(told)}.", "seconds", "seconds", lines)
 
 
-def _by_percentile(title: str, told: str, lines: Sequence[Line]) -> list[Chart]:
+def _by_percentile(told: str, lines: Sequence[Line]) -> list[Chart]:
     """Return the chart, or none of nothing that went well."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return []
-    return [Chart(title, f"Latency by percentile. {told}", "percentiles", "percentile", drawn, log=_wide(drawn))]
+    title, words = "Latency by percentile, ms", f"Latency by percentile. {told}"
+    return [Chart(title, words, "percentiles", "percentile", drawn, log=_wide(drawn))]
 
 
 # --- figures and words ------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """One HTML page that needs nothing else: text, charts each with its table, the data, style and script inside.
 
 Servers, file names and URLs have words of their own in it: text goes through `text`, data through `_data`, and the
-page's Content-Security-Policy lets no other script run than the two that are in it, and nothing be loaded.
+page's Content-Security-Policy lets nothing be loaded, no other script run than the two that are in it, and no other
+style sheet be used.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Chart(NamedTuple):
     lines: Sequence[Line]
     stacked: bool = False
     log: bool = False
-    mark: tuple[X, str] | None = None
+    mark: tuple[float, str] | None = None
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
 
 
@@ -122,18 +123,18 @@ class Page:
 
     def drawn(self, report: Mapping[str, Any]) -> str:
         """Return the page, which holds the report it is made from as JSON."""
-        scripts = {name: _file(path) for name, path in (("library", _LIBRARY), ("script", "page.js"))}
-        allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())
-        charts = [chart._replace(told="", table=None)._asdict() for chart in self._charts]
+        library, script, style = _file(_LIBRARY), _file("page.js"), _file("page.css")
         return string.Template(_file("page.html")).substitute(
-            scripts,
             title=text(self._title),
-            policy=f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; "
-            "form-action 'none'",
-            style=_file("page.css"),
+            # The library writes attributes of style, for which there are no hashes.
+            policy=f"default-src 'none'; script-src {_digest(library)} {_digest(script)}; style-src {_digest(style)}; "
+            "style-src-attr 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+            library=library,
+            script=script,
+            style=style,
             body="\n".join(self._parts),
             report=_data(report),
-            charts=_data([chart | {"lines": [line._asdict() for line in chart["lines"]]} for chart in charts]),
+            charts=_data([_drawn(chart) for chart in self._charts]),
         )
 
 
@@ -170,6 +171,12 @@ def _figure(chart: Chart, place: int) -> str:
     )
 
 
+def _drawn(chart: Chart) -> dict[str, object]:
+    """Return what page.js draws; what is said of it stands in the page."""
+    fields = chart._asdict() | {"lines": [line._asdict() for line in chart.lines]}
+    return {name: value for name, value in fields.items() if name not in ("told", "table")}
+
+
 def _tabulated(chart: Chart) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Return the points of all lines as a table: a row for each x, a column for each line."""
     columns = [dict(line.points) for line in chart.lines]
@@ -202,8 +209,9 @@ def _data(value: object) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _digest(source: str) -> str:
+    """Return what a Content-Security-Policy calls it by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
 def _file(name: str) -> str:

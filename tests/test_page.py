@@ -83,7 +83,7 @@ def test_an_infinity_is_refused_rather_than_written_as_what_no_browser_reads() -
         page(report={"high": float("inf")})
 
 
-def test_nothing_is_loaded_and_only_the_two_scripts_run() -> None:
+def test_nothing_is_loaded_and_only_the_two_scripts_and_the_style_sheet_are_allowed() -> None:
     seen = page()
     assert {tag for tag, _ in seen.elements} & {"link", "img", "iframe", "object", "base", "form"} == set()
     assert seen.attributes("src") + seen.attributes("href") == []
@@ -91,9 +91,9 @@ def test_nothing_is_loaded_and_only_the_two_scripts_run() -> None:
     assert not re.search(r"url\(|@import", "".join(styles))
     (policy,) = seen.attributes("content")[:1]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert policy.count("'sha256-") == 2
-    script = policy.partition("script-src")[2].partition(";")[0]
-    assert "unsafe" not in script
+    allowed = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
+    assert [allowed[name].count("'sha256-") for name in ("script-src", "style-src")] == [2, 1]
+    assert [name for name, sources in allowed.items() if "unsafe" in sources] == ["style-src-attr"]
 
 
 def test_a_chart_has_words_and_a_table() -> None:

@@ -84,7 +84,7 @@
   }
 
   const marked = ([x, words], later) => ({
-    symbol: "none", silent: true, data: [{ xAxis: typeof x === "string" ? x : Number(x) }],
+    symbol: "none", silent: true, data: [{ xAxis: x }],
     lineStyle: { color: "var(--ink)", type: "dashed", width: 1.5 },
     label: {
       show: words !== "", formatter: words, color: "var(--ink)", position: "end", distance: 8,
