@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fastpost import forks
-from fastpost.bench_worker import Done, Ready, Second, Uploads, Worker
+from fastpost.bench_worker import Done, Notice, Ready, Second, Uploads, Worker
 from fastpost.errors import WorkerLost
 from fastpost.load import Part
 from fastpost.measurement import Measured, Plan, Reading, together
@@ -137,6 +137,7 @@ class SharedMeasurement(Measured):
             `on_uploads`. None: nobody wants them.
         on_uploads: called with such texts.
         on_second: called with each row of the timeline, and with what was counted in that time.
+        on_notice: called with a sentence when a failed try to connect of one of them is followed by another one.
     """
 
     def __init__(
@@ -146,11 +147,15 @@ class SharedMeasurement(Measured):
         described: Described | None = None,
         on_uploads: Callable[[str], None] | None = None,
         on_second: OnSecond | None = None,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(plan, on_second)
         self._described = described
         self._on_uploads = on_uploads
+        self._on_notice = on_notice
         self._members: list[_Member] = []
+        #: Why one of them could not measure.
+        self._failure: Exception | None = None
         #: CPU time of this process when the window began: what it adds up and writes is a part of the cost.
         self._own_cpu = 0.0
 
@@ -180,14 +185,14 @@ class SharedMeasurement(Measured):
             await self._done
         finally:
             if self.first is not None:
-                self.meter.end(max(member.ended or 0.0 for member in self._members))
+                if all(member.ended for member in self._members if member.first is not None):
+                    self.meter.end(max(member.ended or 0.0 for member in self._members))
                 self._close(self._reading())
 
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
         self.interrupted = True
-        for member in self._members:
-            member.child.order(None)
+        self._stop()
 
     @property
     def clients(self) -> list[tuple[Reading, Reading]]:
@@ -219,16 +224,20 @@ class SharedMeasurement(Measured):
             case Uploads():
                 if self._on_uploads is not None:
                     self._on_uploads(message.text)
+            case Notice():
+                if self._on_notice is not None:
+                    self._on_notice(message.text)
             case Second():
                 member.tell(message)
                 self._add_up()
             case Done():
                 member.over = member.done = True
                 self._add_up()
-                if message.failure is not None:
-                    self._fail(message.failure)
-                elif all(each.done for each in self._members) and not self._done.done():
-                    self._done.set_result(None)
+                if message.failure is not None and self._failure is None:
+                    self._failure = message.failure
+                    self._stop()  # what the others have measured till now is told too
+                if all(each.done for each in self._members):
+                    self._finish()
 
     def _begin(self) -> None:
         begins = time.monotonic() + _LEAD
@@ -246,6 +255,16 @@ class SharedMeasurement(Measured):
                 "so nothing is told of it; measure again"
             )
         )
+
+    def _stop(self) -> None:
+        for member in self._members:
+            member.child.order(None)
+
+    def _finish(self) -> None:
+        if self._failure is not None:
+            self._fail(self._failure)
+        elif not self._done.done():
+            self._done.set_result(None)
 
     def _fail(self, failure: BaseException) -> None:
         if not self._done.done():

@@ -74,6 +74,7 @@ class BenchRun:
         self._present: tuple[Measured, str] | None = None
         self._signal: signal.Signals | None = None
         self._failure: FastpostError | OSError | None = None
+        self._noticed = ""
 
     def execute(self) -> int:
         """Measure, report, and return the exit code. Raises OSError when a file can't be made."""
@@ -125,16 +126,26 @@ class BenchRun:
             self._files.second(one, run, row, counted)
 
         if plan.processes == 1:
-            alone = Measurement(plan, on_counted=None if text is None else counted, on_second=second)
+            each = None if text is None else counted
+            alone = Measurement(plan, on_counted=each, on_second=second, on_notice=self._notice)
             yield alone
             if self._signal is None:
                 alone.join()  # the next one may fork
             return
         from fastpost.bench_processes import SharedMeasurement
 
-        shared = SharedMeasurement(plan, described=text, on_uploads=self._files.uploads, on_second=second)
+        shared = SharedMeasurement(
+            plan, described=text, on_uploads=self._files.uploads, on_second=second, on_notice=self._notice
+        )
         with shared.forked():
             yield shared
+
+    def _notice(self, notice: str) -> None:
+        """Say what several processes, or tries, tell alike, once."""
+        if notice != self._noticed and not self._shown.quiet:
+            self._view.clear()
+            self._say(notice)
+        self._noticed = notice
 
     async def _watched(self, measurement: Measured) -> None:
         """Measure, with the live view, and signals taken."""

@@ -61,13 +61,19 @@ class Uploads(NamedTuple):
     text: str
 
 
+class Notice(NamedTuple):
+    """Something that is told at once: a failed try to connect is followed by another one."""
+
+    text: str
+
+
 class Done(NamedTuple):
     """It has ended; `failure` is why it could not measure."""
 
     failure: Exception | None = None
 
 
-Told = Ready | Second | Uploads | Done
+Told = Ready | Second | Uploads | Notice | Done
 
 
 class Worker:
@@ -78,7 +84,7 @@ class Worker:
         part: which.
         described: makes the text that is told of uploads that count, from when the window began; None: none is told.
         orders: receives a float, the moment to begin (monotonic seconds), and None: stop.
-        told: sends Ready, Second, Uploads and, as its last word, Done.
+        told: sends Ready, Second, Uploads, Notice and, as its last word, Done.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class Worker:
             self._plan,
             on_counted=self._on_counted if self._described is not None else None,
             on_second=self._on_second,
+            on_notice=lambda text: self._told.send(Notice(text)),
             part=self._part,
             begins=begins,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastpost import load
 from fastpost import target as targets
 from fastpost._meter import Meter
+from fastpost.errors import TargetUnreachable
 from fastpost.feed import Feed
 from fastpost.run import Run
 from fastpost.tally import Tally
@@ -173,6 +174,7 @@ class Measurement(Measured):
         plan: what. Raises UsageError when its target can't be meant.
         on_counted: called with the uploads that count, as they end.
         on_second: called with each row of the timeline, and with what was counted in that time.
+        on_notice: called with a sentence when a failed try to connect is followed by another one.
         part: of the load, where several processes share one.
         begins: when it begins (monotonic seconds), for all of them; None: with `complete`.
 
@@ -186,14 +188,17 @@ class Measurement(Measured):
         *,
         on_counted: OnCounted | None = None,
         on_second: OnSecond | None = None,
+        on_notice: Callable[[str], None] | None = None,
         part: Part = load.WHOLE,
         begins: float | None = None,
     ) -> None:
         super().__init__(plan, on_second)
         self.tally: _Counts = _Counts()
         self._on_counted = on_counted
+        self._on_notice = on_notice
         self._part = part
         self._begins = begins
+        self._gone: TargetUnreachable | None = None
         self._open_loop: load.OpenLoop | None = None
         if plan.rate is not None:
             # The arrivals of all parts lie between each other, evenly.
@@ -205,10 +210,12 @@ class Measurement(Measured):
         self._sampling: asyncio.TimerHandle | None = None
 
     async def complete(self) -> None:
-        """Measure. Raises TargetUnreachable, and what the load raised."""
+        """Measure. Raises TargetUnreachable, when there is no server or no longer, and what the load raised."""
         plan = self.plan
         self._loop = asyncio.get_running_loop()
-        self._run = Run(plan.settings, self.target, self.tally, self._on_results, None, distinct=True)
+        self._run = Run(
+            plan.settings, self.target, self.tally, self._on_results, None, distinct=True, on_notice=self._on_notice
+        )
         batches = plan.batches(self._part)
         if plan.count is not None and not plan.warm_up:
             batches = load.first(batches, plan.count)
@@ -227,12 +234,13 @@ class Measurement(Measured):
             self._end()
             for timer in self._timers:
                 timer.cancel()
+        if self._gone is not None:
+            raise self._gone
 
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
         self.interrupted = True
-        self._end()
-        self._run.stop(_GRACE)
+        self._stop()
 
     def join(self) -> None:
         """Wait for the end of its thread, once it is complete: who forks must have none."""
@@ -261,6 +269,12 @@ class Measurement(Measured):
     def _later(self, at: float, called: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(max(at - time.monotonic(), 0.0), called)
 
+    def _stop(self) -> None:
+        if self.first is None:
+            self._run.stop(_GRACE)
+        else:
+            self._end()
+
     def _end(self) -> None:
         """Close the window, once."""
         if self.last is not None or self.first is None:
@@ -284,6 +298,10 @@ class Measurement(Measured):
             self._on_counted(self, counted)
         if self.meter.full:
             self._end()
+        # Uploads that there was no connection for end together: so would all that the load brings, without end.
+        if isinstance(failure := results[0].failure, TargetUnreachable):
+            self._gone = failure
+            self._stop()
 
     # --- by the second ------------------------------------------------------------------------------------------------
 

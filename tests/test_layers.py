@@ -81,7 +81,7 @@ ARROWS = {
     "sizes": "errors",
     "load": "_payload _alarm sizes feed sources errors",
     "timeline": "",
-    "measurement": "_meter _table load timeline run feed target sources tally config",
+    "measurement": "_meter _table load timeline run feed target sources tally config errors",
     "hdr": "_meter",
     "bench_report": "__init__ measurement hdr causes report tally",
     "bench_text": "bench_report hdr report",

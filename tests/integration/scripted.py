@@ -166,9 +166,13 @@ class ScriptedServer:
         self._threads[0].start()
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def refuse(self) -> None:
+        """Take no more connections: those who try find nobody there."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.refuse()
         for thread in self._threads:
             thread.join(10)
         self._listener.close()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import jsonschema
 import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
+from in_process import Server
 
 from bench.relay import Relay
 
 from . import command, delay_app, servers
+from .scripted import Peer, Request, Script
 
 
 def schema(name: str) -> Any:
@@ -288,6 +291,54 @@ def test_a_full_disk_ends_no_other_file(tmp_path: Path) -> None:
     with table.open() as file:
         assert sum(int(row["ok"]) for row in csv.DictReader(file)) == 4000
     assert page.read_text("utf-8").rstrip().endswith("</html>")
+
+
+class Gone(Script):
+    """Takes so many uploads, and then there is no server any more."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.stop: Callable[[], None] = lambda: None
+        self.lock = threading.Lock()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        with self.lock:
+            self.left -= 1
+            if not self.left:
+                self.stop()
+        if self.left > 0:
+            super().completed(peer, request)
+        else:
+            peer.drop()
+
+
+@pytest.mark.parametrize("options", [(), ("--warm-up", "50s"), ("--processes", "2"), ("--rate", "500")])
+def test_a_server_that_goes_away_ends_it_with_what_was_measured(options: tuple[str, ...]) -> None:
+    script = Gone(100)
+    with Server(script) as server:
+        script.stop = server.refuse
+        counted = (
+            "--warm-up",
+            "0",
+            *options,
+            "--duration",
+            "100s",
+            "-c",
+            "4",
+            "--retries",
+            "1",
+            "--retry-delay",
+            "0.1",
+        )
+        run = bench(server.url, *counted)
+    assert run.code == 4
+    assert run.told("can't connect", "trying again (1 of 1)")
+    assert run.err.splitlines()[-1].endswith("check host and port, and that the server is up")
+    if "--warm-up" in options:
+        assert run.out == ""
+    else:
+        assert 50 <= only(run)["uploads"]["ok"] < 100
+        assert only(run)["seconds"] < 60
 
 
 def test_ctrl_c_ends_it_with_a_report() -> None:

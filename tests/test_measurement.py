@@ -1,0 +1,57 @@
+"""One measured run: what becomes of uploads in flight when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from in_process import Server, drive
+from in_process import nothing_leaks as nothing_leaks
+from integration.scripted import Peer, Request, Script
+
+from fastpost import load, sizes
+from fastpost._payload import Payload
+from fastpost.config import Settings
+from fastpost.load import Part
+from fastpost.measurement import Measurement, Plan
+from fastpost.sources import Batch
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
+
+
+class Holds(Script):
+    """Says that it has an upload, and answers when it may."""
+
+    def __init__(self) -> None:
+        self.taken, self.may_answer = threading.Event(), threading.Event()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        self.taken.set()
+        assert self.may_answer.wait(30)
+        super().completed(peer, request)
+
+
+def test_what_is_in_flight_when_it_is_stopped_may_end() -> None:
+    def batches(part: Part) -> Iterator[Batch]:
+        return load.made_up(sizes.parse("1KiB"), payload, 10, part)
+
+    async def main(url: str) -> Measurement:
+        settings = Settings(to=url, concurrency=1, connections=1)
+        measurement = Measurement(Plan(settings=settings, batches=batches, duration=100.0))
+        measuring = asyncio.ensure_future(measurement.complete())
+        await asyncio.get_running_loop().run_in_executor(None, script.taken.wait, 30)
+        measurement.stop()
+        assert measurement.last is not None
+        await asyncio.wait([measuring], timeout=0.2)  # it would be reset at once
+        assert not measuring.done()
+        script.may_answer.set()
+        await measuring
+        return measurement
+
+    payload, script = Payload(65_536), Holds()
+    with Server(script) as server:
+        measurement = drive(main(server.url))
+    assert measurement.interrupted
+    assert measurement.meter.ended == 0
