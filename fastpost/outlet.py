@@ -6,6 +6,7 @@ Once the other end is gone, everything written is dropped: uploads matter more t
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 from typing import TYPE_CHECKING, TextIO
@@ -64,11 +65,11 @@ class Outlet:
             self.write(text)
 
     def console(self) -> Console:
-        """Return a rich console on this stream; call it only to draw, because it loads rich."""
+        """Return a rich console that draws what this stream can show, for `write`; it loads rich: only to draw."""
         from rich.console import Console
 
         return Console(
-            file=self._stream,
+            file=_Canvas(self._stream),
             force_terminal=self.terminal,
             no_color=not self.colour,
             color_system="auto" if self.colour else None,
@@ -97,6 +98,19 @@ class Outlet:
             _silence(self._stream)
         if self._essential and error.errno not in _READER_GONE:
             raise OSError(error.errno, error.strerror, self._name) from error
+
+
+class _Canvas(io.StringIO):
+    """What rich has in place of the stream: it would flush that, and meet its errors."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream."""
+        return self._encoding
 
 
 def _silence(stream: TextIO) -> None:

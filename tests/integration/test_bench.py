@@ -273,6 +273,14 @@ def test_a_file_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     assert run.told("x.csv", "No such file")
 
 
+@pytest.mark.parametrize("options", [(), ("--output-format", "json")])
+def test_a_full_disk_under_the_report_is_told(options: tuple[str, ...]) -> None:
+    script = 'exec "$@" > /dev/full'
+    run = command.run("bench", "--count", "20", *options, prefix=("sh", "-c", script, "sh"))
+    assert run.code == 1
+    assert run.told("standard output", "No space left")
+
+
 def test_a_full_disk_ends_no_measurement() -> None:
     run = bench("--count", "2000", "--log", "/dev/full")
     assert run.code == 1
