@@ -7,7 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from fastpost import bench_report, bootstrap
+from fastpost import __version__, bench_report, bootstrap
 from fastpost.bench_report import Setting, grouped
 from fastpost.errors import UsageError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fastpost.bench_report import Json
 
 SCHEMA: Final = "fastpost.compare/1"
+#: What the schemas of all versions of a benchmark's report begin with.
+_FAMILY: Final = bench_report.SCHEMA.rpartition("/")[0] + "/"
 
 #: Parts of a run that stand for runs when there are fewer than three.
 _PARTS: Final = 5
@@ -49,18 +51,48 @@ class Figure(NamedTuple):
 
 
 def load(path: str) -> dict[str, Any]:
-    """Read a report. Raises UsageError when it is none, OSError."""
+    """Read a report. Raises UsageError when it is none, or not whole; OSError."""
     try:
         with open(path, encoding="utf-8") as file:
-            report = json.load(file)
-        if report["schema"] != bench_report.SCHEMA or not report["measurements"]:
-            raise ValueError(report["schema"])
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+            report: dict[str, Any] = json.load(file, parse_constant=_refuse)
+        schema = report["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        schema = None
+    if not isinstance(schema, str) or not schema.startswith(_FAMILY):
         raise UsageError(
             f"{path} is no report of {bench_report.SCHEMA}: make one with fastpost bench --output-format json > FILE"
+        )
+    if schema != bench_report.SCHEMA:
+        raise UsageError(
+            f"{path} is a report of {schema}, and fastpost {__version__} reads {bench_report.SCHEMA}: use the one that "
+            "made it, or measure again"
+        )
+    try:
+        _read(report)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UsageError(
+            f"{path} is a report of {schema}, but damaged ({type(error).__name__}: {error}): measure again"
         ) from None
-    loaded: dict[str, Any] = report
-    return loaded
+    return report
+
+
+def _refuse(constant: str) -> float:
+    """Refuse NaN and infinities, which JSON does not have."""
+    raise ValueError(constant)
+
+
+def _read(report: Json) -> None:
+    """Read once what will be compared. Raises what it raises for a report that is not whole."""
+    differences(report, report)
+    if not all(isinstance(text, str) for text in _side(report, "").values()):
+        raise TypeError("a text is none")
+    for one in report["measurements"]:
+        Setting.of(one).in_words()
+        for unit in [one, *parts(one)] if one["uploads"]["ok"] else []:
+            for read in _READERS.values():
+                if not math.isfinite(read(unit)):
+                    raise ValueError("a figure is none")
+    grouped(report["measurements"])
 
 
 def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0.95) -> dict[str, Any]:

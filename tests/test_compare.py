@@ -150,7 +150,10 @@ def test_slower_than_allowed_is_exit_code_5(tmp_path: pathlib.Path, speed: float
     assert ("rate -" in result.stderr) == (code == 5)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", '{"schema": "fastpost.upload/1"}', "\udcff"])
+NO_REPORTS = ["", "[]", "{}", "nonsense", '{"schema": "fastpost.upload/1"}', "\udcff", '{"schema": NaN}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("content", NO_REPORTS, ids=lambda content: content[:10])
 def test_what_is_no_report_is_refused_by_name(tmp_path: pathlib.Path, content: str) -> None:
     (tmp_path / "a.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     (tmp_path / "b.json").write_text(json.dumps(report(1)))
@@ -158,6 +161,46 @@ def test_what_is_no_report_is_refused_by_name(tmp_path: pathlib.Path, content: s
     assert result.exit_code == 2
     assert "a.json is no report" in result.stderr
     assert "--output-format json" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("machine",), None),
+        (("target",), 5),
+        (("load", "size"), None),
+        (("measurements",), {"a": 1}),
+        (("measurements", 0), 7),
+        (("measurements", 0, "connections"), []),
+        (("measurements", 0, "concurrency"), "many"),
+        (("measurements", 0, "uploads", "rate"), "fast"),
+        (("measurements", 0, "latency_ms"), None),
+        (("measurements", 0, "client"), None),
+        (("measurements", 0, "timeline"), None),
+        (("measurements", 0, "timeline", 0, "seconds"), "one"),
+    ],
+    ids=str,
+)
+def test_a_damaged_report_is_told_by_name(place: tuple[str | int, ...], value: object, tmp_path: pathlib.Path) -> None:
+    damaged = report(2)
+    holder: Any = damaged
+    for step in place[:-1]:
+        holder = holder[step]
+    if value is None:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = value
+    result = run(tmp_path, report(1), damaged)
+    assert result.exit_code == 2
+    assert "b.json is a report of fastpost.bench/1, but damaged" in result.stderr
+    assert "measure again" in result.stderr
+
+
+def test_a_report_of_a_later_version_is_told_as_that(tmp_path: pathlib.Path) -> None:
+    result = run(tmp_path, report(1), report(2) | {"schema": "fastpost.bench/2"})
+    assert result.exit_code == 2
+    assert "b.json is a report of fastpost.bench/2, and fastpost" in result.stderr
+    assert "reads fastpost.bench/1" in result.stderr
 
 
 def test_settings_that_have_nothing_in_common_are_refused(tmp_path: pathlib.Path) -> None:

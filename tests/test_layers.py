@@ -87,7 +87,7 @@ ARROWS = {
     "bench_text": "bench_report hdr report",
     "thresholds": "bench_report errors",
     "bootstrap": "",
-    "compare": "bench_report bootstrap errors",
+    "compare": "__init__ bench_report bootstrap errors",
     "compare_text": "bench_report report",
     "probe": "tcp tls servers target config errors",
     "probe_text": "report",
