@@ -222,6 +222,7 @@ def _compare(process: Process, before: str, after: str, limit: float | None, htm
 
     from fastpost import compare, compare_text
 
+    _check_files({"html": html})
     out, err = process.outlets()
     comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
     out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
@@ -245,15 +246,19 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     most = max(options["processes"])
     raise_open_files(most if most > 1 else 0)
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
-    paths = Paths(options.pop("log"), options.pop("csv"), options.pop("hdr_log"), options.pop("html"))
+    paths = Paths(**{name: options.pop(name) for name in Paths._fields})
+    _check_files(paths._asdict())
     json = options.pop("output_format") == "json"
     _check(**options)
-    options["drawn"] = sizes.parse(options["size"] or _SIZE)
+    if options["size"] is None:
+        options["size"] = _SIZE
+    options["drawn"] = sizes.parse(options["size"])
+    plans, load = _plans(url or "http://127.0.0.1/", **options)
     out, err = process.outlets()
     with contextlib.ExitStack() as stack:
         if url is None:
             url = stack.enter_context(_embedded(None if quiet else err))
-        plans, load = _plans(url, **options)
+            plans = [(_at(plan, url), run) for plan, run in plans]
         if not quiet and (told := _too_many(max(plan.processes for plan, _ in plans))):
             err.write(told)
         shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
@@ -272,7 +277,7 @@ def _plans(
     duration: float | None,
     warm_up: float | None,
     runs: int,
-    size: str | None,
+    size: str,
     drawn: Range | Weighted,
     folder: str | None,
     with_content: bool,
@@ -321,11 +326,17 @@ def _plans(
         "count": count,
         "duration_s": duration,
         "warm_up_s": warm_up,
-        "size": None if folder is not None else (size or _SIZE),
+        "size": None if folder is not None else size,
         "from": folder,
         "with_content": with_content,
         "runs": runs,
     }
+
+
+def _at(plan: Plan, url: str) -> Plan:
+    import dataclasses
+
+    return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, to=url))
 
 
 def _settings(url: str, concurrency: int, connections: int | str, network: dict[str, Any]) -> Settings:
@@ -337,6 +348,21 @@ def _settings(url: str, concurrency: int, connections: int | str, network: dict[
     sent = fields(network["header"], network["oauth2_bearer"])
     rest = {name: value for name, value in network.items() if name not in ("header", "oauth2_bearer", *files)}
     return Settings(to=url, concurrency=concurrency, connections=connections, fields=sent, **files, **rest)  # type: ignore[arg-type]
+
+
+def _check_files(paths: Mapping[str, str | None]) -> None:
+    """Refuse names of files that can't be meant."""
+    import os
+
+    found: dict[str, str] = {}
+    for name, path in paths.items():
+        option = f"--{name.replace('_', '-')}"
+        if path == "":
+            raise UsageError(f"{option} is given an empty name: name a file (is a shell variable unset?)")
+        if path is None or (os.path.exists(path) and not os.path.isfile(path)):
+            continue  # a terminal, a pipe, /dev/null take what several write
+        if (other := found.setdefault(os.path.realpath(path), option)) != option:
+            raise UsageError(f"{other} and {option} name the same file, {path}: give each one of its own")
 
 
 def _check(
@@ -370,18 +396,17 @@ def _check(
         "--concurrency": concurrency if rate is None else (),
         "--max-in-flight": () if rate is None else (max_in_flight or _MOST_IN_FLIGHT,),
         "--connections": [number for number in connections or () if not isinstance(number, str)],
-        "--rate": () if rate is None else (rate,),
         "--count": () if count is None else (count,),
     }
     _check_shares(max(processes), shared)
 
 
-def _check_shares(processes: int, shared: Mapping[str, Sequence[float]]) -> None:
+def _check_shares(processes: int, shared: Mapping[str, Sequence[int]]) -> None:
     """Refuse what so many processes can't share: each has to have one at least of everything."""
     for name, values in shared.items():
         if (least := min(values, default=processes)) < processes:
             raise UsageError(
-                f"--processes {processes} can't share {name} {least:g}, as each needs one of its own: "
+                f"--processes {processes} can't share {name} {least}, as each needs one of its own: "
                 f"give {name} {processes} at least, or fewer processes"
             )
 

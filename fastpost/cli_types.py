@@ -124,7 +124,10 @@ class Numbers(_NumbersType):
                 self.fail(f"{part!r} is no number from 1 on: write 50, or a list like 1,10,50", param, ctx)
             if self._most is not None and int(part) > self._most:
                 self.fail(f"{part} is more than {self._most}: write a smaller number", param, ctx)
-        return tuple(part if part == self._word else int(part) for part in parts)
+        numbers = tuple(part if part == self._word else int(part) for part in parts)
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} names one of them twice: write each once", param, ctx)
+        return numbers
 
 
 def fields(header: tuple[tuple[str, str], ...], bearer: str | None) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ from fastpost.errors import UsageError
 _UNITS: Final = {
     "": 1, "b": 1,
     "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30,
-    "kb": 10**3, "mb": 10**6, "gb": 10**9,
+    "t": 1 << 40, "tib": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 }  # fmt: skip
 _OCTETS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _LARGEST: Final = 1 << 40

@@ -203,6 +203,13 @@ def test_a_report_of_a_later_version_is_told_as_that(tmp_path: pathlib.Path) -> 
     assert "reads fastpost.bench/1" in result.stderr
 
 
+def test_an_empty_name_of_a_page_is_refused(tmp_path: pathlib.Path) -> None:
+    result = run(tmp_path, report(1), report(2), "--html", "")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "--html is given an empty name" in result.stderr
+
+
 def test_settings_that_have_nothing_in_common_are_refused(tmp_path: pathlib.Path) -> None:
     result = run(tmp_path, report(1), report(1, concurrencies=(100,)))
     assert result.exit_code == 2

@@ -235,6 +235,11 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("--from", ".", "--size", "1k"), ("leave out --size",)),
         (("-c", "1,x"), ("'x' is no number", "like 1,10,50")),
         (("-c", "1,"), ("'' is no number", "like 1,10,50")),
+        (("-c", "1,5,1"), ("'1,5,1' names one of them twice",)),
+        (("--size", ""), ("--size ''", "write 4KiB")),
+        (("--size", "2TiB"), ("--size '2TiB'", "more than 1 TiB")),
+        (("--log", ""), ("--log is given an empty name", "shell variable")),
+        (("--log", "x.out", "--hdr-log", "./x.out"), ("--log and --hdr-log name the same file, ./x.out",)),
         (("--processes", "1,"), ("'' is no number", "like 1,10,50")),
         (("--duration", "5d"), ("'5d' is no time",)),
         (("--fail-if", "speed>1"), ("--fail-if 'speed>1'", "write a figure")),
@@ -247,11 +252,17 @@ def test_what_can_not_be_meant_is_told(arguments: tuple[str, ...], told: tuple[s
     assert run.told(*told)
 
 
-@pytest.mark.parametrize("options", [("--count", "5", "--duration", "5s"), ("--size", "big")])
+@pytest.mark.parametrize("options", [("--count", "5", "--duration", "5s"), ("--size", "big"), ("-c", "100001")])
 def test_no_server_is_started_for_what_can_not_be_meant(options: tuple[str, ...]) -> None:
     run = command.run("bench", *options)
     assert run.code == 2
     assert "embedded server" not in run.err
+
+
+def test_a_rate_below_one_a_second() -> None:
+    with Server() as server:
+        one = only(bench(server.url, "--rate", "0.001", "--count", "1"))
+    assert one["uploads"]["ok"] == 1
 
 
 def test_nobody_there_is_exit_code_4() -> None:

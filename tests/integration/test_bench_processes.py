@@ -158,7 +158,6 @@ def test_files_of_a_folder_are_shared_out(tmp_path: Path) -> None:
         (("--processes", "65"), ("65 is more than 64",)),
         (("--processes", "1,4", "-c", "2,50"), ("--processes 4 can't share --concurrency 2", "--concurrency 4")),
         (("--processes", "3", "--connections", "auto,2"), ("--processes 3 can't share --connections 2",)),
-        (("--processes", "2", "--rate", "1.5"), ("--processes 2 can't share --rate 1.5",)),
         (("--processes", "2", "--rate", "9", "--max-in-flight", "1"), ("can't share --max-in-flight 1",)),
         (("--processes", "4", "--count", "3"), ("--processes 4 can't share --count 3", "fewer processes")),
     ],
