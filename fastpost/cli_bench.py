@@ -44,6 +44,7 @@ LIKE_UPLOAD: Final = frozenset(
 _OF_A_RUN: Final = frozenset({"schedule", "stall_timeout", "retries", "retry_delay", "progress", "quiet"})
 _DURATION: Final = 10.0
 _SIZE: Final = "4KiB"
+_CONCURRENCY: Final = 50
 _MOST_IN_FLIGHT: Final = 1000
 _WARM_UP: Final = 1.0
 
@@ -62,9 +63,7 @@ class Process(NamedTuple):
     "--concurrency",
     metavar="N[,N...]",
     type=Numbers(),
-    default="50",
-    show_default=True,
-    help="Uploads in flight, over all connections; a list measures each (closed loop).",
+    help="Closed loop: uploads in flight, over all connections; a list measures each.  [default: 50]",
 )
 @click.option(
     "--rate", metavar="N", type=float, help="Open loop: begin so many uploads a second, whatever became of the others."
@@ -268,7 +267,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
 def _plans(
     url: str,
     *,
-    concurrency: tuple[int, ...],
+    concurrency: tuple[int, ...] | None,
     connections: tuple[int | str, ...] | None,
     processes: tuple[int, ...],
     rate: float | None,
@@ -292,7 +291,7 @@ def _plans(
         duration = _DURATION
     if warm_up is None:
         warm_up = 0.0 if count is not None else _WARM_UP
-    in_flight = concurrency if rate is None else (max_in_flight or _MOST_IN_FLIGHT,)
+    in_flight = (concurrency or (_CONCURRENCY,)) if rate is None else (max_in_flight or _MOST_IN_FLIGHT,)
     payload = None if with_content else Payload()
 
     def batches(part: load.Part) -> Iterator[Any]:
@@ -367,7 +366,7 @@ def _check_files(paths: Mapping[str, str | None]) -> None:
 
 def _check(
     *,
-    concurrency: tuple[int, ...],
+    concurrency: tuple[int, ...] | None,
     connections: tuple[int | str, ...] | None,
     processes: tuple[int, ...],
     rate: float | None,
@@ -384,6 +383,8 @@ def _check(
         raise UsageError("--rate is a number of uploads a second, above 0 and up to 1000000")
     if max_in_flight is not None and rate is None:
         raise UsageError("--max-in-flight belongs to --rate: a closed loop has --concurrency")
+    if concurrency is not None and rate is not None:
+        raise UsageError("--concurrency is that of a closed loop: with --rate the most in flight is --max-in-flight")
     if count is not None and duration is not None:
         raise UsageError("--count and --duration both say when to end: leave one of them out")
     if duration is not None and duration <= 0:
@@ -393,7 +394,7 @@ def _check(
     if with_content and folder is None:
         raise UsageError("--with-content belongs to --from DIR: the folder whose files are sent")
     shared = {
-        "--concurrency": concurrency if rate is None else (),
+        "--concurrency": (concurrency or (_CONCURRENCY,)) if rate is None else (),
         "--max-in-flight": () if rate is None else (max_in_flight or _MOST_IN_FLIGHT,),
         "--connections": [number for number in connections or () if not isinstance(number, str)],
         "--count": () if count is None else (count,),

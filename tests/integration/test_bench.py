@@ -230,6 +230,7 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("--size", "big"), ("--size 'big'", "write 4KiB")),
         (("--count", "5", "--duration", "5s"), ("--count and --duration",)),
         (("--max-in-flight", "5"), ("--max-in-flight belongs to --rate",)),
+        (("--rate", "5", "-c", "9"), ("--concurrency is that of a closed loop", "--max-in-flight")),
         (("--rate", "0"), ("--rate", "above 0")),
         (("--with-content",), ("--with-content belongs to --from",)),
         (("--from", ".", "--size", "1k"), ("leave out --size",)),
@@ -331,25 +332,17 @@ class Gone(Script):
             peer.drop()
 
 
-@pytest.mark.parametrize("options", [(), ("--warm-up", "50s"), ("--processes", "2"), ("--rate", "500")])
+@pytest.mark.parametrize(
+    "options",
+    [("-c", "4"), ("-c", "4", "--warm-up", "50s"), ("-c", "4", "--processes", "2"), ("--rate", "500")],
+    ids=" ".join,
+)
 def test_a_server_that_goes_away_ends_it_with_what_was_measured(options: tuple[str, ...]) -> None:
     script = Gone(100)
+    ends = ("--duration", "100s", "--retries", "1", "--retry-delay", "0.1")
     with Server(script) as server:
         script.stop = server.refuse
-        counted = (
-            "--warm-up",
-            "0",
-            *options,
-            "--duration",
-            "100s",
-            "-c",
-            "4",
-            "--retries",
-            "1",
-            "--retry-delay",
-            "0.1",
-        )
-        run = bench(server.url, *counted)
+        run = bench(server.url, "--warm-up", "0", *options, *ends)
     assert run.code == 4
     assert run.told("can't connect", "trying again (1 of 1)")
     assert run.err.splitlines()[-1].endswith("check host and port, and that the server is up")
