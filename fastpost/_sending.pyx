@@ -377,7 +377,7 @@ cdef class SendSide:
     cdef inline void _charge_half(self, int64_t octets) noexcept:
         """So many octets of the connection window are used: where does its next half end? Of an odd one they differ."""
         self._to_half -= octets
-        if self._to_half <= 0:
+        while self._to_half <= 0:
             self._to_half += (self._halved + self._odd) // 2
             self._odd = not self._odd
 

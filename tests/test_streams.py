@@ -294,6 +294,27 @@ def test_a_near_server_gets_frames_as_large_as_turns_are(files: Files) -> None:
     assert len(set(ends) & set(range(32768, 1_000_000, 65535))) < 5
 
 
+@pytest.mark.parametrize("octets", [65535, 65534, 49152, 32768, 32767])
+def test_a_near_server_that_moves_away(files: Files, octets: int) -> None:
+    """Frames that went beyond halves, up to a whole window, and then a window that stays shut for long."""
+    script = Script(session(concurrency=1), {INITIAL: LARGEST_WINDOW, FRAME: 65536})
+    script.submit(files(65535, octets, 250_000))
+    sent = 0
+    answered: list[int] = []
+    for step in range(1000):
+        frames = [one for one in script.take() if one.kind == DATA]
+        script.now += 0.0001 if step < 2 else 1.0
+        for one in frames:
+            sent += len(one.payload)
+            script.send(window_update(0, len(one.payload)))
+            if one.flags & END_STREAM:
+                script.send(script.response(one.stream_id))
+                answered.append(one.stream_id)
+    assert answered == [1, 3, 5]
+    assert sent == 65535 + octets + 250_000
+    script.close()
+
+
 # --- windows --------------------------------------------------------------------------------------
 
 
