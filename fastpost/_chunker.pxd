@@ -52,6 +52,8 @@ cdef class Source:
     cdef readonly int64_t offset
     # The last read or slice had to wait for the disk.
     cdef bint cold
+    # So had the last read, and for as long as a disk takes.
+    cdef bint slow
 
     cdef int open(self, const char* path, bint follow, Folder folder) noexcept
     cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept

@@ -55,6 +55,10 @@ cdef extern from "<sys/stat.h>" nogil:
     bint S_ISREG(unsigned int mode)
     bint S_ISDIR(unsigned int mode)
 
+cdef extern from "<time.h>" nogil:
+    int clock_gettime(int clock, timespec* now)
+    int CLOCK_MONOTONIC
+
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* address, size_t length, int protection, int flags, int fd, int64_t offset)
     int munmap(void* address, size_t length)
@@ -71,6 +75,9 @@ cdef int64_t _PAGE_MASK = 4096 - 1
 cdef int _WORTH = 6
 # Whole seconds whose nanoseconds 64 bits can count.
 cdef int64_t _MOST_SECONDS = 9223372036
+
+# A read from a disk takes longer (µs). The cache says no to some reads that it could answer: that alone tells little.
+cdef int64_t _SLOW = 50
 
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
@@ -108,6 +115,12 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil:
         munmap(mapping.address, mapping.length)
         free(mapping)
         _live_mappings -= 1
+
+
+cdef inline int64_t _now_us() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1000000 + now.tv_nsec // 1000
 
 
 cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
@@ -198,6 +211,7 @@ cdef class Source:
         self.size = -1
         self.offset = 0
         self.cold = False
+        self.slow = False
 
     def __dealloc__(self):
         self.close()
@@ -247,6 +261,7 @@ cdef class Source:
         """Copy up to limit octets to out and move on. Returns how many (fewer only at the end of file), or −errno."""
         cdef Py_ssize_t got
         cdef Py_ssize_t done
+        cdef int64_t since
         if self._period:
             assert limit <= OVERLAP
             limit = min(limit, <Py_ssize_t>(self.size - self.offset))
@@ -255,6 +270,7 @@ cdef class Source:
             return limit
         done = self._read_cached(out, limit)
         self.cold = done < limit and _asks_cache
+        since = _now_us() if self.cold else 0
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
             if got < 0:
@@ -264,6 +280,7 @@ cdef class Source:
             if got == 0:
                 break
             done += got
+        self.slow = self.cold and _now_us() - since >= _SLOW
         self.offset += done
         return done
 

@@ -99,7 +99,6 @@ cdef class SendSide:
     cdef void _note_scarcity(self) noexcept
     cdef void _charge_half(self, int64_t octets) noexcept
     cdef int _read_ahead(self, attempts) except -1
-    cdef int _note_cold(self) except -1
     cdef bint _fill(self, double now) except -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1

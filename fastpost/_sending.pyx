@@ -740,17 +740,12 @@ cdef class SendSide:
         elif attempt.remaining < before:
             if attempt.source.cold:
                 attempt.source.cold = False
-                self._note_cold()
+                self.cold = True
+                if attempt.source.slow and self._ahead is None:
+                    self._ahead = ReadAhead()
+                    self._read_ahead(self._waiting)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
-
-    cdef int _note_cold(self) except -1:
-        """A read had to wait for the disk; those that follow shall not."""
-        self.cold = True
-        if self._ahead is None:
-            self._ahead = ReadAhead()
-            self._read_ahead(self._waiting)
-        return 0
 
     cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
         """A frame header in the arena, and the slice where it is mapped. Leaves a tail for `_cut_staged`."""

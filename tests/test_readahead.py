@@ -58,6 +58,11 @@ OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
 #define NOTHING(name) ssize_t name(int fd, const struct iovec *vector, int count, off_t offset, int flags) { \
     errno = EAGAIN; return -1; }
 NOTHING(preadv2) NOTHING(preadv64v2)
+
+#define SLOW(name) ssize_t name(int fd, void *out, size_t length, off_t offset) { \\
+    ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t (*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, #name); \\
+    usleep(300); return real(fd, out, length, offset); }
+SLOW(pread) SLOW(pread64)
 #endif
 """
 
