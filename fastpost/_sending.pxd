@@ -74,6 +74,9 @@ cdef class SendSide:
     cdef uint32_t _first_stream_id
     cdef uint32_t _next_stream_id
     cdef double _held_since
+    # Waits of crumbs that brought nothing, in a row; and how many more don't wait.
+    cdef int _in_vain
+    cdef int _not_held
     # What the connection reports.
     cdef readonly bint draining
     # A connection error: no DATA any more.

@@ -44,6 +44,9 @@ cdef enum:
     # other, a tenth of the time with 64 KiB. What a quarter may be larger by: frame headers.
     _PARTS = 4
     _HEADERS = 64
+    # So many waits in a row for more than crumbs were in vain: then so many crumbs don't wait, before one does again.
+    _VAIN = 3
+    _NOT_HELD = 64
     # Connection windows that open streams can fill before another is begun, while that is to be spared.
     _WINDOWS_AHEAD = 2
     # How opening a file ended.
@@ -116,6 +119,8 @@ cdef class SendSide:
         self._first_stream_id = first_stream_id
         self._next_stream_id = first_stream_id
         self._held_since = 0.0
+        self._in_vain = 0
+        self._not_held = 0
         self.draining = False
         self._stopped = False
         self.sent = 0
@@ -357,6 +362,8 @@ cdef class SendSide:
         self._uncredited = max(self._uncredited - octets, 0)
         if self.send_window >= self._scheduler.quantum // 4:
             # No crumbs any more; a trickle of credit doesn't make them wait longer.
+            if self._held_since:
+                self._in_vain = 0
             self._held_since = 0.0
         self.largest_window = max(self.largest_window, self.send_window)
         self._note_scarcity()
@@ -708,15 +715,25 @@ cdef class SendSide:
                 return False
 
     cdef bint _hold(self, double now) noexcept:
-        """True while crumbs of the connection window should wait for more: 5 ms at most, and only if credit is due."""
+        """True while crumbs of the connection window should wait for more: 5 ms at most, and only if credit is due.
+
+        Some servers credit nothing before they have the crumbs too: there each window would cost 5 ms. So after three
+        waits in vain it is tried only now and then.
+        """
         if self._uncredited <= 0:
             return False
         if self._held_since == 0.0:
+            if self._not_held > 0:
+                self._not_held -= 1
+                return False
             self._held_since = now
             return True
         if now - self._held_since < _HOLD:
             return True
         self._held_since = 0.0
+        self._in_vain += 1
+        if self._in_vain >= _VAIN:
+            self._not_held = _NOT_HELD
         return False
 
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1:

@@ -439,6 +439,40 @@ def test_crumbs_are_sent_after_5_ms(files: Files) -> None:
     script.close()
 
 
+def held(script: Script) -> bool:
+    """Credit the window but for 1,000 octets of it; return whether those that are left wait, and let them go."""
+    script.send(window_update(0, 1000))
+    waited = not script.take()
+    script.take(at=script.now + 0.0051)
+    return waited
+
+
+def test_crumbs_that_wait_in_vain_are_held_now_and_then(files: Files) -> None:
+    """A server that credits nothing before it has all: else each window would cost 5 ms."""
+    script = Script(session(), OPEN)
+    script.submit(files(1_000_000))
+    script.take(at=10.0)
+    waited = [held(script) for _ in range(200)]
+    assert waited[:60] == [True] * 3 + [False] * 57
+    # Now and then: the server may have changed its mind.
+    assert 1 <= waited[60:].count(True) <= 3
+    script.close()
+
+
+def test_crumbs_that_got_more_are_held_again(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(1_000_000))
+    script.take(at=10.0)
+    for _ in range(20):
+        assert held(script)
+        script.send(window_update(0, 1000))
+        assert not script.take()
+        script.send(window_update(0, 20_000))
+        assert sum(octets for _, octets in served_octets(script.take())) > 16_384
+        script.take(at=script.now + 0.0051)
+    script.close()
+
+
 def test_crumbs_that_end_the_stream_are_not_held(files: Files) -> None:
     script = holding(files, 66_000)
     assert served_octets(script.take()) == [(1, 465)]
