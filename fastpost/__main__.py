@@ -6,14 +6,15 @@ What is set here holds for a whole process; nothing that a program may import fr
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import sys
+
+from fastpost.collector import spare_loading
 
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
-    _spare_collections()
+    spare_loading()
     end = _End()
     try:
         from fastpost.cli import main as command_line  # half of a start: Ctrl-C may come in the midst of it
@@ -27,15 +28,6 @@ def main() -> None:
 
         end.code = int(Exit.INTERRUPTED)
         raise SystemExit(end.code) from None
-
-
-def _spare_collections() -> None:
-    """Let the garbage collector look rarely, and never while modules are loaded: 40,000 objects, and no garbage.
-
-    A run makes next to no cycles: of each connection that ended, what h2 keeps of it, 10 kB in 50 objects or more. So
-    hundreds of them may lie about, not thousands.
-    """
-    gc.set_threshold(50_000, 5, 2)
 
 
 class _End:

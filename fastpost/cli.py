@@ -18,6 +18,7 @@ import click
 
 from fastpost import __version__
 from fastpost.cli_types import Field, NumberOr, Token, fields
+from fastpost.collector import spare_running
 from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def _upload(
             distinct=len(sources) == 1,
             processes=processes,
         )
+        spare_running()
         return run.execute(batches)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from fastpost.cli_types import Numbers, Seconds, Share, fields
+from fastpost.collector import spare_running
 from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
         if not quiet and (told := _too_many(max(plan.processes for plan, _ in plans))):
             err.write(told)
         shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
+        spare_running()
         return BenchRun(plans, load, shown, out, err, paths=paths, fail_if=fail_if).execute()
 
 

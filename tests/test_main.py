@@ -27,7 +27,19 @@ UPLOAD = {
         "_sending",
     ),
     *("_streams", "_table", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
-    *("media_types", "open_files", "outlet", "pool", "report", "retry", "run", "session", "signals", "sources"),
+    *(
+        "collector",
+        "media_types",
+        "open_files",
+        "outlet",
+        "pool",
+        "report",
+        "retry",
+        "run",
+        "session",
+        "signals",
+        "sources",
+    ),
     *("tally", "target", "tcp", "tls", "upload_run", "uploader", "waiting"),
 }
 #: What comes with the libraries that it stands upon, and with click's first message.
