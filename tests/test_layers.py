@@ -103,8 +103,8 @@ ARROWS = {
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
     "signals outlet _meter _table errors",
     "cli_types": "errors",
-    "cli_bench": "collector cli_types open_files bench_run bench_files compare compare_text compare_page probe probe_text "
-    "report thresholds measurement load sizes _payload ingest outlet config errors",
+    "cli_bench": "collector cli_types open_files bench_run bench_files compare compare_text compare_page probe "
+    "probe_text report thresholds measurement load sizes _payload ingest outlet config errors",
     "cli": "cli_bench cli_types collector __init__ open_files upload_run dry_run journal journal_show ingest report "
     "outlet sources errors config",
     "__main__": "cli collector errors",
