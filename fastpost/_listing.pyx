@@ -7,7 +7,7 @@ system calls, and the lock is taken once for many folders.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EINTR, ENAMETOOLONG, errno
+from libc.errno cimport EINTR, ENAMETOOLONG, ENOENT, errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, strlen
@@ -217,7 +217,8 @@ cdef class Listing:
         if filled > 0:
             self._filled = filled
             return True
-        if filled < 0:
+        if filled < 0 and errno != ENOENT:
+            # ENOENT: it was removed meanwhile, and is at its end (POSIX, readdir).
             self._add(_FAILED, errno, self._given)
         self._close()
         return False

@@ -55,6 +55,7 @@ cdef extern from "<fcntl.h>" nogil:
     int O_RDONLY
     int O_CLOEXEC
     int O_NOCTTY
+    int O_NOFOLLOW
     int O_NONBLOCK
     int POSIX_FADV_WILLNEED
 
@@ -246,8 +247,8 @@ cdef bint _read(const char* path) noexcept nogil:
     cdef iovec vector
     cdef uint8_t octet
     cdef bint warm = True
-    # O_NONBLOCK: a FIFO must not keep the thread.
-    cdef int fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+    # O_NONBLOCK: a FIFO must not keep the thread. Links are left to who knows whether they may be followed.
+    cdef int fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW)
     if fd < 0:
         return True
     if fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size > 0:
