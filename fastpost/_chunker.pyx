@@ -76,8 +76,10 @@ cdef int _WORTH = 6
 # Whole seconds whose nanoseconds 64 bits can count.
 cdef int64_t _MOST_SECONDS = 9223372036
 
-# A read from a disk takes longer (µs). The cache says no to some reads that it could answer: that alone tells little.
+# A read from a disk takes longer (µs), where the cache had nothing; and where it can't be asked, and all is copied.
+# That it says no tells little: it does so now and then to reads that it could answer.
 cdef int64_t _SLOW = 50
+cdef int64_t _SLOW_UNASKED = 200
 
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
@@ -121,6 +123,11 @@ cdef inline int64_t _now_us() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec * 1000000 + now.tv_nsec // 1000
+
+
+cdef inline bint _is_slow(int64_t since) noexcept nogil:
+    """Did what began then take as long as a disk does?"""
+    return _now_us() - since >= (_SLOW if _asks_cache else _SLOW_UNASKED)
 
 
 cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
@@ -270,7 +277,7 @@ cdef class Source:
             return limit
         done = self._read_cached(out, limit)
         self.cold = done < limit and _asks_cache
-        since = _now_us() if self.cold else 0
+        since = _now_us() if done < limit else 0
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
             if got < 0:
@@ -280,7 +287,7 @@ cdef class Source:
             if got == 0:
                 break
             done += got
-        self.slow = self.cold and _now_us() - since >= _SLOW
+        self.slow = since != 0 and _is_slow(since)
         self.offset += done
         return done
 
@@ -328,6 +335,7 @@ cdef class Source:
         cdef int64_t length = min(_WINDOW, self.size - offset)
         cdef void* address
         cdef uint8_t probe
+        cdef int64_t since
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
@@ -335,7 +343,12 @@ cdef class Source:
         if address == MAP_FAILED:
             return NULL
         madvise(address, length, MADV_SEQUENTIAL)
-        self.cold = _asks_cache and self._read_cached(&probe, 1) == 0 and _asks_cache
+        since = _now_us()
+        if self._read_cached(&probe, 1) == 0:
+            # sendmsg would wait for it now; so it is known how long that takes.
+            pread(self._fd, &probe, 1, offset)
+            self.cold = _asks_cache
+            self.slow = _is_slow(since)
         if offset + length < self.size:
             posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
         self._mapping = hold_mapping(address, length, offset)

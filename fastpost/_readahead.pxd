@@ -1,9 +1,6 @@
 # cython: language_level=3
 """C interface of reading ahead: the files in line are brought into the page cache by other threads."""
 
-from libc.stdint cimport int64_t
-
-
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -28,8 +25,11 @@ cdef struct Line:
     int idle
     int references
     bint stopped
-    # Files in a row that lay in the cache already.
-    int64_t warm
+    # Of the present lot of files: how many were looked at, and how many of them were not in the cache.
+    int looked_at
+    int cold
+    # False when that were too few of a lot.
+    bint worth
 
 
 cdef class ReadAhead:

@@ -84,8 +84,9 @@ cdef enum:
     _STACK = 131072
     # Where fewer files may be open, none is spared: the uploads need them.
     _MANY_FILES = 256
-    # After so many files in a row that lay in the cache anyway, it is not worth its while.
-    _WARM = 1024
+    # It is not worth its while when of so many files fewer than a quarter were not in the cache.
+    _LOT = 256
+    _PART = 4
 
 cdef extern from * nogil:
     int __atomic_add_fetch(int* counter, int change, int order)
@@ -110,6 +111,7 @@ cdef class ReadAhead:
         pthread_mutex_init(&self._line.lock, NULL)
         pthread_cond_init(&self._line.arrived, NULL)
         self._line.references = 1
+        self._line.worth = True
         __atomic_add_fetch(&_lines, 1, __ATOMIC_SEQ_CST)
 
     def __dealloc__(self):
@@ -139,12 +141,12 @@ cdef class ReadAhead:
         pthread_mutex_unlock(&line.lock)
 
     cdef bint is_worth_it(self) noexcept:
-        """False once a thousand files in a row lay in the cache already."""
+        """False once three quarters of a few hundred files lay in the cache already."""
         cdef bint worth
         if self._line == NULL:
             return False
         pthread_mutex_lock(&self._line.lock)
-        worth = self._line.warm < _WARM
+        worth = self._line.worth
         pthread_mutex_unlock(&self._line.lock)
         return worth
 
@@ -168,7 +170,7 @@ cdef class ReadAhead:
         self.add(path)
 
     def worth_it(self) -> bool:
-        """Return whether any of the last thousand files was not in the cache."""
+        """Return whether enough of the last files were not in the cache."""
         return self.is_worth_it()
 
     def shut(self) -> None:
@@ -236,7 +238,12 @@ cdef void* _serve(void* what) noexcept nogil:
         warm = _read(path)
         free(path)
         pthread_mutex_lock(&line.lock)
-        line.warm = line.warm + 1 if warm else 0
+        line.looked_at += 1
+        line.cold += not warm
+        if line.looked_at == _LOT:
+            line.worth = line.worth and line.cold * _PART >= _LOT
+            line.looked_at = 0
+            line.cold = 0
     _leave(line)
     return NULL
 
@@ -254,6 +261,7 @@ cdef bint _read(const char* path) noexcept nogil:
     if fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size > 0:
         vector.iov_base = &octet
         vector.iov_len = 1
+        # Where the cache can't be asked this says no, and all is read ahead.
         warm = preadv2(fd, &vector, 1, 0, RWF_NOWAIT) == 1
         if not warm:
             posix_fadvise(fd, 0, min(status.st_size, <long>_BEGINNING), POSIX_FADV_WILLNEED)

@@ -53,6 +53,8 @@ cdef class SendSide:
     cdef int64_t _list
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
+    # Reads that took long, lately.
+    cdef int _slow_reads
     # Brings what waits into the page cache, once a read had to wait; None before.
     cdef ReadAhead _ahead
     # The next file could not be opened: no descriptor was free.
@@ -102,6 +104,7 @@ cdef class SendSide:
     cdef void _note_scarcity(self) noexcept
     cdef void _charge_half(self, int64_t octets) noexcept
     cdef int _read_ahead(self, attempts) except -1
+    cdef int _note_slow(self) except -1
     cdef bint _fill(self, double now) except -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1

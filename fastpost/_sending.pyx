@@ -47,6 +47,9 @@ cdef enum:
     # So many waits in a row for more than crumbs were in vain: then so many crumbs don't wait, before one does again.
     _VAIN = 3
     _NOT_HELD = 64
+    # Files are read ahead once so many reads were slow while so many stream ids were given out, two a stream.
+    _SLOW_READS = 3
+    _SLOW_AMONG = 64
     # Connection windows that open streams can fill before another is begun, while that is to be spared.
     _WINDOWS_AHEAD = 2
     # How opening a file ended.
@@ -94,6 +97,7 @@ cdef class SendSide:
         self._list = 0
         self.cold = False
         self._ahead = None
+        self._slow_reads = 0
         self.out_of_files = False
         self.failed_opens = 0
         self._waiting = collections.deque()
@@ -616,6 +620,8 @@ cdef class SendSide:
         attempt.stream_id = self._next_stream_id
         attempt.send_window = self._initial_window_size
         self._next_stream_id += 2
+        if self._next_stream_id % _SLOW_AMONG == 1:
+            self._slow_reads = 0
         self._table.insert(attempt)
         self._scheduler.enter(attempt.slot)
         if attempt.remaining == 0:
@@ -758,11 +764,19 @@ cdef class SendSide:
             if attempt.source.cold:
                 attempt.source.cold = False
                 self.cold = True
-                if attempt.source.slow and self._ahead is None:
-                    self._ahead = ReadAhead()
-                    self._read_ahead(self._waiting)
+            if attempt.source.slow:
+                attempt.source.slow = False
+                self._note_slow()
             self._account(attempt, before - attempt.remaining, now)
         return fitted
+
+    cdef int _note_slow(self) except -1:
+        """A read took as long as a disk takes. One may be chance, as this thread has to share its processor."""
+        self._slow_reads += 1
+        if self._slow_reads >= _SLOW_READS and self._ahead is None:
+            self._ahead = ReadAhead()
+            self._read_ahead(self._waiting)
+        return 0
 
     cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
         """A frame header in the arena, and the slice where it is mapped. Leaves a tail for `_cut_staged`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -56,7 +57,7 @@ OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
 
 #if COLD
 #define NOTHING(name) ssize_t name(int fd, const struct iovec *vector, int count, off_t offset, int flags) { \
-    errno = EAGAIN; return -1; }
+    errno = ANSWER; return -1; }
 NOTHING(preadv2) NOTHING(preadv64v2)
 
 #define SLOW(name) ssize_t name(int fd, void *out, size_t length, off_t offset) { \\
@@ -141,15 +142,24 @@ def test_it_is_not_worth_it_when_all_is_cached(tmp_path: Path) -> None:
 
 
 @pytest.mark.unsanitized
-@pytest.mark.parametrize(("cold", "limit", "ahead"), [(True, 1000, True), (True, 100, False), (False, 1000, False)])
+@pytest.mark.parametrize(
+    ("cold", "answer", "limit", "ahead"),
+    [
+        (True, errno.EAGAIN, 1000, True),
+        (True, errno.EOPNOTSUPP, 1000, True),
+        (True, errno.EAGAIN, 100, False),
+        (False, 0, 1000, False),
+    ],
+)
 def test_an_upload_is_read_ahead_from_a_cold_disk_where_many_files_may_be_open(
-    tmp_path: Path, cold: bool, limit: int, ahead: bool
+    tmp_path: Path, cold: bool, answer: int, limit: int, ahead: bool
 ) -> None:
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     assert compiler is not None, "the compiler that fastpost needs anyway"
     source, library = tmp_path / "cold_disk.c", tmp_path / "cold_disk.so"
     source.write_text(COLD_DISK)
-    subprocess.run([compiler, "-shared", "-fPIC", f"-DCOLD={cold:d}", "-o", library, source, "-ldl"], check=True)
+    told = (f"-DCOLD={cold:d}", f"-DANSWER={answer}")
+    subprocess.run([compiler, "-shared", "-fPIC", *told, "-o", library, source, "-ldl"], check=True)
     folder = tmp_path / "folder"
     folder.mkdir()
     for number in range(400):
