@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import shutil
 import subprocess
@@ -75,14 +77,14 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def cached(path: Path) -> bool:
-    """Is the first octet in the page cache?"""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
+    """Is the first page in the page cache? By mincore(2): to read without waiting would start the read."""
+    state = ctypes.create_string_buffer(1)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), mmap.PAGESIZE, access=mmap.ACCESS_COPY) as pages:
+        page = ctypes.c_char.from_buffer(pages)
+        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.byref(page), mmap.PAGESIZE, state)
+        del page
+    assert not failed, os.strerror(ctypes.get_errno())
+    return bool(state.raw[0] & 1)
 
 
 def evicted(path: Path) -> Path:
@@ -120,6 +122,20 @@ def test_what_can_not_be_read_holds_up_nothing(tmp_path: Path) -> None:
             ahead.read_ahead(os.fsencode(odd))
     ahead.read_ahead(os.fsencode(path))
     until(lambda: cached(path))
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    path = evicted(tmp_path / "file")
+    (tmp_path / "link").symlink_to("file")
+    ahead = ReadAhead()
+    for _ in range(100):
+        ahead.read_ahead(os.fsencode(tmp_path / "link"))
+    other = evicted(tmp_path / "other")
+    ahead.read_ahead(os.fsencode(other))
+    until(lambda: cached(other))
+    ahead.shut()
+    until(lambda: live_lines() == 0)
+    assert not cached(path)
 
 
 def test_more_than_the_line_holds(tmp_path: Path) -> None:
