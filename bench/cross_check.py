@@ -29,11 +29,12 @@ from typing import NamedTuple
 
 from bench import servers
 
-#: (octets, in flight, connections): small uploads, and large ones on as many connections as the windows need.
+#: (octets, in flight, connections): small uploads, and large ones on as many connections as the windows need. The
+#: servers are set up so that they are the limit, and that both clients send the same frames (see bench.servers).
 LOADS = {
-    "nghttpd": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 32, 8)),
+    "nghttpd-verbose": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 32, 8)),
     "nginx": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 20, 1)),
-    "h2corn": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 20, 1)),
+    "h2corn-16k-frames": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 20, 1)),
 }
 AGREE = 0.10
 #: Part of a core from which on a process is the limit; the same as for bench's own "lower bound".

@@ -81,7 +81,7 @@ def _cpu_ticks(task: Path) -> int:
 
 @contextlib.contextmanager
 def start(name: str, *, tls: bool = False, digests: bool = False) -> Iterator[Server]:
-    """Start the server called `name`: h2corn, nghttpd, nginx or raw, and stop it at the end.
+    """Start the server called `name`, a key of _COMMANDS, and stop it at the end.
 
     With `digests` h2corn remembers the SHA-256 of each body (see bench.sink).
     Raises Absent when it is not installed or doesn't answer within ten seconds.
@@ -143,6 +143,12 @@ def _small_windows(port: int, work: Path, pair: _Pair | None) -> tuple[list[str]
     return _h2corn(port, work, pair, 65_535)
 
 
+def _small_frames(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """h2corn with the frames that h2load sends whatever it may: those of RFC 9113 §4.2."""
+    argv, path = _h2corn(port, work, pair)
+    return [*argv[:-1], "--h2-max-inbound-frame-size", "16384", argv[-1]], path
+
+
 def _hypercorn(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
     """It ends a connection after 1,000 requests; that limit is lifted here."""
     configuration = work / "hypercorn.toml"
@@ -161,6 +167,12 @@ def _nghttpd(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]
         raise Absent("nghttpd is not installed (Debian: nghttp2-server)")
     argv = [program, "--address", _HOST, "--htdocs", str(documents), str(port)]
     return [*argv, str(pair.key), str(pair.certificate)] if pair else [*argv, "--no-tls"], "sink?{path}"
+
+
+def _telling(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """With each frame printed: silent, it needs less CPU than any client, and is never the limit."""
+    (program, *options), path = _nghttpd(port, work, pair)
+    return [program, "--verbose", *options], path
 
 
 def _nginx(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
@@ -221,8 +233,10 @@ def _raw(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
 _COMMANDS = {
     "h2corn": _h2corn,
     "h2corn-64k": _small_windows,
+    "h2corn-16k-frames": _small_frames,
     "hypercorn": _hypercorn,
     "nghttpd": _nghttpd,
+    "nghttpd-verbose": _telling,
     "nginx": _nginx,
     "raw": _raw,
 }

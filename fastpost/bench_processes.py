@@ -241,10 +241,13 @@ class SharedMeasurement(Measured):
 
     def _begin(self) -> None:
         begins = time.monotonic() + _LEAD
-        self._own_cpu = time.process_time()
         self.meter.begin(begins + self.plan.warm_up)
+        self._loop.call_later(_LEAD + self.plan.warm_up, self._read_own_cpu)
         for member in self._members:
             member.child.order(begins)
+
+    def _read_own_cpu(self) -> None:
+        self._own_cpu = time.process_time()
 
     def _lose(self, member: _Member) -> None:
         member.child.kill()
