@@ -348,7 +348,8 @@ def _settings(url: str, concurrency: int, connections: int | str, network: dict[
     files = {name: pathlib.Path(network[name]) if network[name] else None for name in ("cacert", "cert", "key")}
     sent = fields(network["header"], network["oauth2_bearer"])
     rest = {name: value for name, value in network.items() if name not in ("header", "oauth2_bearer", *files)}
-    return Settings(to=url, concurrency=concurrency, connections=connections, fields=sent, **files, **rest)  # type: ignore[arg-type]
+    rest |= {"fields": sent, "busy_poll": False}  # waiting awake would be told as a client at its limit
+    return Settings(to=url, concurrency=concurrency, connections=connections, **files, **rest)  # type: ignore[arg-type]
 
 
 def _check_files(paths: Mapping[str, str | None]) -> None:

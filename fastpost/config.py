@@ -38,6 +38,9 @@ class Settings:
     #: Most connections of "auto".
     most_connections: int = 8
     schedule: Schedule = "fair"
+    #: Wait awake, some 30 microseconds, for a server nearby that grants small windows. Not where other processes need
+    #: the cores, nor where busy cores are what is measured.
+    busy_poll: bool = True
     #: Not in the repr: they may hold a password.
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     content_type: str | None = None

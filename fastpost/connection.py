@@ -30,6 +30,8 @@ if typing.TYPE_CHECKING:
 
 #: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
 _SENDS_PER_TICK = 8
+#: Answers that are waited for awake before the loop gets its turn: a millisecond or two.
+_ROUNDS_AWAKE = 32
 #: The socket is full, or empty.
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: One TLS record's worth and more; responses to uploads are short.
@@ -271,9 +273,19 @@ class Connection:
             self._advance(time.monotonic())
 
     def _readable(self) -> None:
-        now = time.monotonic()
-        if self._receive(now):
+        for _ in range(_ROUNDS_AWAKE):
+            now = time.monotonic()
+            if not self._receive(now):
+                return
             self._advance(now)
+            if not self._answers_at_once():
+                return
+
+    def _answers_at_once(self) -> bool:
+        """Wait awake for the next answer, where that pays and no other connection has to wait meanwhile."""
+        if self.closed or _live_sockets > 1 or not self._settings.busy_poll:
+            return False
+        return self.session.plane.answers_at_once(self._fd)
 
     def _writable(self) -> None:
         self._advance(time.monotonic())

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -673,6 +674,51 @@ def test_nothing_spins_after_crumbs_were_held(tmp_path: Path, monkeypatch: pytes
         tally = upload(server.url, [small, large])
     assert tally.ok == 2
     assert fired < 10
+
+
+# --- answers that are waited for awake -----------------------------------------------------------
+
+
+@LOOPS
+def test_the_loop_gets_its_turn_though_answers_come_at_once(
+    tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a server that never lets it sleep; without its turn the loop could not even be stopped."""
+    asked = 0
+
+    def at_once(self: Connection) -> bool:
+        nonlocal asked
+        asked += 1
+        assert asked < 100_000, "the loop never got its turn"
+        return not self.closed
+
+    monkeypatch.setattr(Connection, "_answers_at_once", at_once)
+    uploads = files(tmp_path, 30, 100_000)
+    with Server() as server:
+        tally = upload(server.url, uploads, loop)
+    assert tally.ok == 30
+    assert server.bodies() == contents(uploads)
+    assert asked
+
+
+@pytest.mark.parametrize(("busy_poll", "others", "waits"), [(True, 0, True), (False, 0, False), (True, 1, False)])
+def test_who_waits_awake(busy_poll: bool, others: int, waits: bool) -> None:
+    """Not where it was asked to sleep, and not while another connection has to wait for that."""
+
+    async def main(url: str) -> None:
+        opened = [connection(url, busy_poll=busy_poll) for _ in range(1 + others)]
+        for one in opened:
+            await one.open()
+        first = opened[0]
+        sessions = [one.session for one in opened]
+        first.session = SimpleNamespace(plane=SimpleNamespace(answers_at_once=lambda fd: fd >= 0))  # type: ignore[assignment]
+        assert first._answers_at_once() == waits
+        first.session = sessions[0]
+        for one in opened:
+            one.close()
+
+    with Server() as server:
+        drive(main(server.url))
 
 
 # --- stalls ---------------------------------------------------------------------------------------
