@@ -8,7 +8,8 @@ import hpack
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastpost._hpack import RequestEncoder, ResponseDecoder, encode_literals
+from fastpost._hpack_decoder import ResponseDecoder
+from fastpost._hpack_encoder import RequestEncoder, encode_literals
 
 PATH = b"/dav/photos/2024/summer/IMG_20240714_181512.jpg"
 AGENT, CONTENT_TYPE = (b"user-agent", b"fastpost/0.1"), (b"content-type", b"image/jpeg")

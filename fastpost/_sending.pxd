@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint32_t
 from fastpost._blocked cimport BlockedTime
 from fastpost._chunker cimport Folder
 from fastpost._gather cimport GatherList
-from fastpost._hpack cimport RequestEncoder
+from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._readahead cimport ReadAhead
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable

@@ -1,6 +1,6 @@
 from fastpost._blocked import BlockedTime
 from fastpost._gather import GatherList
-from fastpost._hpack import RequestEncoder
+from fastpost._hpack_encoder import RequestEncoder
 from fastpost._table import Attempt
 from fastpost.errors import FastpostError
 

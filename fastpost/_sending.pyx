@@ -21,12 +21,12 @@ from fastpost._frames cimport (
     put_frame_header, put_u32,
 )
 from fastpost._gather cimport GatherList
-from fastpost._hpack cimport RequestEncoder
+from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._readahead cimport ReadAhead
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
-from fastpost._hpack import encode_literals
+from fastpost._hpack_encoder import encode_literals
 from fastpost.errors import ErrorCode, FileChanged, NotProcessed, NotRegularFile, ProtocolViolation, file_failure
 
 cdef enum:

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from fastpost._frames cimport Frame, InboundBuffer
-from fastpost._hpack cimport ResponseDecoder
+from fastpost._hpack_decoder cimport ResponseDecoder
 from fastpost._sending cimport SendSide
 from fastpost._table cimport Attempt
 

@@ -3,7 +3,7 @@ from typing import final
 
 from typing_extensions import Buffer
 
-from fastpost._hpack import RequestEncoder
+from fastpost._hpack_encoder import RequestEncoder
 from fastpost._sending import SendSide
 
 RECEIVE_WINDOW: int

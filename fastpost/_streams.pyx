@@ -17,7 +17,8 @@ from fastpost._frames cimport (
     ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, GOAWAY, HEADERS, MAX_WINDOW, PADDED,
     PRIORITY, PRIORITY_FIELDS, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Frame, InboundBuffer, get_u32,
 )
-from fastpost._hpack cimport RequestEncoder, ResponseDecoder
+from fastpost._hpack_decoder cimport ResponseDecoder
+from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._sending cimport SendSide
 from fastpost._table cimport RECEIVE_WINDOW as _RECEIVE_WINDOW
 from fastpost._table cimport Attempt

@@ -18,7 +18,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from fastpost._hpack import RequestEncoder
+from fastpost._hpack_encoder import RequestEncoder
 from fastpost._streams import RECEIVE_WINDOW, DataPlane
 from fastpost.errors import ErrorCode, NotHttp2, ProtocolViolation
 

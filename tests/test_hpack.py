@@ -11,7 +11,8 @@ from hpack.table import HeaderTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpost._hpack import RequestEncoder, ResponseDecoder, encode_literals
+from fastpost._hpack_decoder import ResponseDecoder
+from fastpost._hpack_encoder import RequestEncoder, encode_literals
 from fastpost.errors import ErrorCode, ProtocolViolation
 
 Field = tuple[bytes, bytes]

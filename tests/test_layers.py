@@ -15,13 +15,16 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "fastpost"
 
-DATA_PLANE = "_blocked _hpack _scheduler _chunker _payload _gather _frames _table _streams"
+DATA_PLANE = "_blocked _hpack_encoder _scheduler _chunker _payload _gather _frames _table _streams"
 
 #: From the bottom up: each module, and the modules of fastpost that it may import, for types too.
 ARROWS = {
     "errors": "",
     "config": "errors",
-    "_hpack": "errors",
+    "_hpack_tables": "",
+    "_hpack_encoder": "_hpack_tables",
+    "_field_validity": "",
+    "_hpack_decoder": "_field_validity _hpack_tables errors",
     "_scheduler": "",  # counts of octets, neither bytes nor files
     "_chunker": "errors",  # limits, no stream ids
     "_payload": "_chunker",
@@ -33,8 +36,8 @@ ARROWS = {
     "_listing": "",
     "_readahead": "",
     "_blocked": "",
-    "_sending": "_blocked _hpack _scheduler _chunker _readahead _gather _frames _table errors",
-    "_streams": "_sending _hpack _frames _table errors",
+    "_sending": "_blocked _hpack_encoder _scheduler _chunker _readahead _gather _frames _table errors",
+    "_streams": "_sending _hpack_encoder _hpack_decoder _frames _table errors",
     "session": f"{DATA_PLANE} errors config",
     "media_types": "errors",
     "target": "media_types errors config",

@@ -16,9 +16,12 @@ UPLOAD = {
     *(
         "_blocked",
         "_chunker",
+        "_field_validity",
         "_frames",
         "_gather",
-        "_hpack",
+        "_hpack_decoder",
+        "_hpack_encoder",
+        "_hpack_tables",
         "_listing",
         "_meter",
         "_payload",

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from fastpost._hpack import RequestEncoder
+from fastpost._hpack_encoder import RequestEncoder
 from fastpost._records import record, records
 from fastpost._streams import DataPlane
 from fastpost._table import Attempt

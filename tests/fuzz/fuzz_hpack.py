@@ -1,4 +1,4 @@
-"""Differential fuzzing of fastpost._hpack against the hpack package, both ways.
+"""Differential fuzzing of the HPACK encoder and decoder against the hpack package, both ways.
 
     python tests/fuzz/fuzz_hpack.py --seconds 60
 
@@ -19,7 +19,8 @@ from harness import main
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-from fastpost._hpack import RequestEncoder, ResponseDecoder, encode_literals
+from fastpost._hpack_decoder import ResponseDecoder
+from fastpost._hpack_encoder import RequestEncoder, encode_literals
 from fastpost.errors import ErrorCode, ProtocolViolation
 
 Field = tuple[bytes, bytes]

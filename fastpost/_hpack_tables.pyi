@@ -1,0 +1,3 @@
+STATIC_TABLE: tuple[tuple[bytes, bytes], ...]
+
+def huffman_code() -> list[tuple[int, int, int]]: ...
