@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
 from fastpost._chunker cimport Folder
+from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._readahead cimport ReadAhead
@@ -20,6 +21,7 @@ cdef class SendSide:
     cdef StreamTable _table
     cdef readonly GatherList gather
     cdef readonly BlockedTime blocked
+    cdef readonly Delivery delivery
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
     cdef object _waiting
     cdef list _finished
@@ -44,13 +46,6 @@ cdef class SendSide:
     cdef int64_t _halved
     cdef int64_t _to_half
     cdef bint _odd
-    # Streams whose last octet is in the gather list; those whose last octet has left.
-    cdef int64_t _leaving
-    cdef int64_t _answering
-    # The gather list was not taken whole in the tick that filled it.
-    cdef bint _late
-    # Which gather list it is, by number: grows when a list has left.
-    cdef int64_t _list
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
     # Reads that took long, lately.
@@ -83,22 +78,6 @@ cdef class SendSide:
     cdef readonly bint draining
     # A connection error: no DATA any more.
     cdef bint _stopped
-    cdef readonly int64_t sent
-    # `sent` up to the last octet of an upload; what follows are PING and other control frames.
-    cdef readonly int64_t carried
-    # How much of it has arrived at the peer's kernel as far as is known, and when that last grew.
-    cdef readonly int64_t delivered
-    cdef readonly double delivered_at
-    # Streams whose last octet has left, but had not arrived when it was last asked.
-    cdef int64_t _undelivered
-    # `carried` when it was last asked.
-    cdef int64_t _asked
-    # When anything of an upload last moved on the wire; PING and SETTINGS don't count.
-    cdef readonly double progressed
-    # When anything at all was last received.
-    cdef readonly double heard
-    # The gather list holds HEADERS or DATA.
-    cdef bint _carries
 
     cdef int _open_window(self, int64_t octets) except -1
     cdef void _note_scarcity(self) noexcept
@@ -110,7 +89,6 @@ cdef class SendSide:
     cdef int _gather_control(self) except -1
     cdef void _split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
-    cdef void _note_sent(self, int64_t octets, double now) noexcept
     cdef bint _start(self, double now) except -1
     cdef int64_t _offered(self) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
@@ -125,7 +103,6 @@ cdef class SendSide:
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef bint _hold(self, double now) noexcept
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
-    cdef void _note_late(self, double now) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1

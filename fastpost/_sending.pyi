@@ -1,4 +1,5 @@
 from fastpost._blocked import BlockedTime
+from fastpost._delivery import Delivery
 from fastpost._gather import GatherList
 from fastpost._hpack_encoder import RequestEncoder
 from fastpost._table import Attempt
@@ -7,6 +8,7 @@ from fastpost.errors import FastpostError
 class SendSide:
     gather: GatherList
     blocked: BlockedTime
+    delivery: Delivery
     concurrency: int
     behind: int
     sparing: bool
@@ -14,18 +16,12 @@ class SendSide:
     max_concurrent_streams: int
     send_window: int
     draining: bool
-    sent: int
-    carried: int
-    delivered: int
-    delivered_at: float
     largest_window: int
     window_closed: float
     largest_stream_window: int
     cold: bool
     out_of_files: bool
     failed_opens: int
-    progressed: float
-    heard: float
     def __init__(
         self, encoder: RequestEncoder, *, concurrency: int, fair: bool, staged: bool, first_stream_id: int
     ) -> None: ...

@@ -16,6 +16,7 @@ from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
 from fastpost._chunker cimport Folder, Mapping, Source
+from fastpost._delivery cimport Delivery
 from fastpost._frames cimport (
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE,
     put_frame_header, put_u32,
@@ -91,10 +92,7 @@ cdef class SendSide:
         self._folder = Folder()
         self.gather = GatherList(262144 + _MAX_QUANTUM)
         self.blocked = BlockedTime()
-        self._leaving = 0
-        self._answering = 0
-        self._late = False
-        self._list = 0
+        self.delivery = Delivery()
         self.cold = False
         self._ahead = None
         self._slow_reads = 0
@@ -127,15 +125,6 @@ cdef class SendSide:
         self._not_held = 0
         self.draining = False
         self._stopped = False
-        self.sent = 0
-        self.carried = 0
-        self.delivered_at = 0.0
-        self.delivered = 0
-        self._undelivered = 0
-        self._asked = 0
-        self.progressed = 0.0
-        self.heard = 0.0
-        self._carries = False
 
     # --- what the session says --------------------------------------------------------------------
 
@@ -252,7 +241,7 @@ cdef class SendSide:
             if item is None:
                 continue
             attempt = <Attempt>item
-            if attempt.begins_at >= self.sent:
+            if attempt.begins_at >= self.delivery.sent:
                 self._close(attempt, NotProcessed("the connection ended before the request left", progress=True), now)
             else:
                 self._close(attempt, failure, now)
@@ -269,13 +258,13 @@ cdef class SendSide:
         still on their way (`note_delivered`).
         """
         cdef Attempt attempt
-        cdef bint connection_moves = now - self.progressed < timeout
+        cdef bint connection_moves = now - self.delivery.progressed < timeout
         result = []
         for item in self._table.attempts:
             if item is None:
                 continue
             attempt = <Attempt>item
-            if attempt.ends_at > self.delivered and connection_moves:
+            if attempt.ends_at > self.delivery.arrived and connection_moves:
                 # What it waits for can't come before that has arrived.
                 attempt.progressed = now
             if now - attempt.progressed < timeout:
@@ -290,21 +279,8 @@ cdef class SendSide:
 
         Streams that wait for an answer while octets of theirs are under way wait for the line, not for the server.
         """
-        cdef Attempt attempt
         self._split_time(now)
-        octets = min(octets, self.carried)
-        if octets > self.delivered:
-            self.delivered = octets
-            self.delivered_at = now
-            self.progressed = now
-        self._undelivered = 0
-        self._asked = self.carried
-        if octets == self.carried:
-            return
-        for item in self._table.attempts:
-            if item is not None:
-                attempt = <Attempt>item
-                self._undelivered += attempt.remaining == 0 and attempt.ends_at > octets
+        self.delivery.note_arrived(octets, now, self._table)
 
     def open_attempts(self) -> list:
         """Return the attempts whose stream is open."""
@@ -404,16 +380,9 @@ cdef class SendSide:
     cdef bint _fill(self, double now) except -1:
         self._split_time(now)
         if self.gather.pending:
-            self._late = True
+            self.delivery.keep_list()
             return True
-        if self._late:
-            self._late = False
-            if self._leaving:
-                self._note_late(now)
-        self._answering += self._leaving
-        self._leaving = 0
-        self._list += 1
-        self._carries = False
+        self.delivery.begin_list(self._table, now)
         self._gather_control()
         if self._parked:
             self._unpark()
@@ -425,36 +394,27 @@ cdef class SendSide:
             self._gather_control()
         return self.gather.pending > 0
 
-    cdef void _note_late(self, double now) noexcept:
-        """The list has left only now, and with it last octets of uploads. O(open streams), and only then."""
-        cdef Attempt attempt
-        for item in self._table.attempts:
-            if item is not None:
-                attempt = <Attempt>item
-                if attempt.remaining == 0 and attempt.ended_in == self._list:
-                    attempt.body_sent = now
-
     cdef void _split_time(self, double now) noexcept:
         """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick."""
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
-        cdef int64_t ready, parked, on_the_line
+        cdef int64_t ready, parked, on_the_line, answering, leaving
         if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) == 0:
             return
         ready = self._scheduler.ready
         parked = len(self._parked)
         self.blocked.add(DISK, self._table.count, now - since - elapsed)
         self.blocked.add(STREAM_LIMIT, self._starved(), elapsed)
-        on_the_line = min(self._undelivered, self._answering)
+        on_the_line = self.delivery.on_the_line()
+        answering = self.delivery.answering
+        leaving = self.delivery.leaving
         self.blocked.add(SOCKET, on_the_line, elapsed)
-        self.blocked.add(SERVER, self._answering - on_the_line, elapsed)
-        self.blocked.add(
-            STREAM_WINDOW, self._table.count - ready - parked - self._answering - self._leaving, elapsed,
-        )
+        self.blocked.add(SERVER, answering - on_the_line, elapsed)
+        self.blocked.add(STREAM_WINDOW, self._table.count - ready - parked - answering - leaving, elapsed)
         if self.gather.pending:
-            self.blocked.add(SOCKET, ready + parked + self._leaving, elapsed)
+            self.blocked.add(SOCKET, ready + parked + leaving, elapsed)
             return
-        self.blocked.add(SERVER, self._leaving, elapsed)
+        self.blocked.add(SERVER, leaving, elapsed)
         if self.send_window <= 0 or self._held_since:
             self.blocked.add(CONNECTION_WINDOW, ready + parked, elapsed)
             if ready:
@@ -508,26 +468,20 @@ cdef class SendSide:
             self._tear(self.gather.fill_torn_slice(), now)
             return 0
         if sent > 0:
-            self._note_sent(sent, now)
+            self.delivery.note_sent(sent, now)
         return sent
-
-    cdef void _note_sent(self, int64_t octets, double now) noexcept:
-        self.sent += octets
-        if self._carries:
-            self.carried = self.sent
-            self.progressed = now
 
     def consume(self, int64_t octets, double now) -> None:
         """That many octets of the gather list were sent by other means (TLS)."""
         if octets < 0 or octets > self.gather.pending:
             raise ValueError("no more can be sent than is pending")
         self.gather.consume(octets)
-        self._note_sent(octets, now)
+        self.delivery.note_sent(octets, now)
 
     def take_octets(self, double now) -> bytes:
         """Return what the next send would send; for sans-IO use."""
         octets = self.gather.take()
-        self._note_sent(len(octets), now)
+        self.delivery.note_sent(len(octets), now)
         return octets
 
     def _tear(self, uint32_t stream_id, double now):
@@ -565,10 +519,9 @@ cdef class SendSide:
             self._waiting.popleft()
             opened = self._open_stream(attempt, now)
             if opened == _OPENED:
-                self._carries = True
-                attempt.begins_at = self.sent + self.gather.pending
+                self.delivery.begin(attempt, self.gather.pending)
                 self._write_headers(attempt, literals)
-                attempt.ends_at = self.sent + self.gather.pending
+                self.delivery.gathered(attempt, self.gather.pending)
                 offered += min(attempt.remaining, attempt.send_window)
             elif opened == _NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
@@ -827,10 +780,9 @@ cdef class SendSide:
 
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1:
         """Charge both windows and the turn for octets that entered the gather list."""
-        self._carries = True
+        self.delivery.gathered(attempt, self.gather.pending)
         attempt.send_window -= octets
         attempt.payload += octets
-        attempt.ends_at = self.sent + self.gather.pending
         attempt.progressed = now
         self.send_window -= octets
         self._uncredited += octets
@@ -847,9 +799,7 @@ cdef class SendSide:
     cdef void _end_stream(self, Attempt attempt, double now) noexcept:
         """Its last octet is in the gather list: the file is not needed any more."""
         attempt.source.close()
-        attempt.body_sent = now
-        attempt.ended_in = self._list
-        self._leaving += 1
+        self.delivery.complete(attempt, now)
 
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1:
         cdef uint8_t[FRAME_HEADER + 4] frame
@@ -874,14 +824,7 @@ cdef class SendSide:
 
     cdef int _close(self, Attempt attempt, object failure, double now) except -1:
         """The stream is over: free all it holds. Slices in the gather list keep their mapping until they are sent."""
-        if attempt.remaining == 0:
-            if attempt.ended_in == self._list:
-                self._leaving -= 1
-            else:
-                self._answering -= 1
-            if self.delivered < attempt.ends_at <= self._asked:
-                # What is answered has arrived, before it was asked again.
-                self._undelivered -= 1
+        self.delivery.close(attempt)
         self._scheduler.retire(attempt.slot)
         self._table.remove(attempt)
         attempt.slot = -1

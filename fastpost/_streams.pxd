@@ -27,6 +27,8 @@ cdef class DataPlane(SendSide):
     # Frames that moved nothing, and until when (monotonic seconds) time has paid for them.
     cdef int64_t _idle
     cdef double _paid
+    # When anything at all was last received.
+    cdef readonly double heard
     cdef readonly object goaway_code
     # Complete final responses.
     cdef readonly int64_t responses

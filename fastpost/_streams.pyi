@@ -12,6 +12,7 @@ RECEIVE_WINDOW: int
 class DataPlane(SendSide):
     goaway_code: int | None
     responses: int
+    heard: float
     server: bytes | None
     def __init__(
         self,

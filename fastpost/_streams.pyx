@@ -88,6 +88,7 @@ cdef class DataPlane(SendSide):
         self._block = bytearray()
         self._idle = 0
         self._paid = 0.0
+        self.heard = 0.0
         self.goaway_code = None
         self.responses = 0
         self.server = None
@@ -191,7 +192,7 @@ cdef class DataPlane(SendSide):
 
         So neither the frames of one read, nor the answers that wait while the server doesn't read, are without bound.
         """
-        cdef int64_t most = _MAX_IDLE + _IDLE_PER_RESPONSE * self.responses + self.sent // _OCTETS_PER_IDLE
+        cdef int64_t most = _MAX_IDLE + _IDLE_PER_RESPONSE * self.responses + self.delivery.sent // _OCTETS_PER_IDLE
         self._idle += frames
         if self._idle > most:
             # Only now, as to look at the time costs: so a flood after a long silence may be twice as long.
@@ -230,7 +231,7 @@ cdef class DataPlane(SendSide):
         if frame.length == 0 and not end_stream:
             self._count_idle(1)
         else:
-            self.progressed = now
+            self.delivery.note_progress(now)
             attempt.progressed = now
         attempt.response_octets += frame.length
         attempt.receive_window -= octets
@@ -291,7 +292,7 @@ cdef class DataPlane(SendSide):
         cdef int status = self._decoder.status
         if attempt is None:
             return self._count_idle(1)
-        self.progressed = now
+        self.delivery.note_progress(now)
         attempt.progressed = now
         if malformed:
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, f"a malformed response: {self._decoder.fault}", now)
@@ -345,7 +346,7 @@ cdef class DataPlane(SendSide):
         if frame.length != 4:
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE that isn't 4 octets long")
         octets = get_u32(frame.payload) & 0x7FFFFFFF
-        self.progressed = now
+        self.delivery.note_progress(now)
         if frame.stream_id == 0:
             if octets == 0:
                 raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets")

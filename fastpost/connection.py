@@ -430,7 +430,7 @@ class Connection:
             what = f"nothing moved for {timeout:g} s, though the server answers PING: allow more with --stall-timeout"
             for attempt in stalled:
                 plane.cancel(attempt, Stalled(what), now)
-        elif now - max(self._pinged_at, plane.delivered_at) > _PING_TIMEOUT:
+        elif now - max(self._pinged_at, plane.delivery.arrived_at) > _PING_TIMEOUT:
             self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered: check the network"))
             return
         self._advance(now)
@@ -438,7 +438,7 @@ class Connection:
     def _watch_line(self, now: float) -> None:
         """Have the kernel asked soon, while octets are under way."""
         plane = self.session.plane
-        if self._line_timer is None and not self.closed and plane.delivered < plane.carried:
+        if self._line_timer is None and not self.closed and plane.delivery.arrived < plane.delivery.carried:
             self._line_timer = self._loop.call_later(_LINE_INTERVAL, self._line_guarded)
 
     def _look_at_line(self) -> None:
@@ -455,7 +455,7 @@ class Connection:
         # The same number as SIOCOUTQ (tcp(7)).
         fcntl.ioctl(self._fd, TIOCOUTQ, waiting)
         plane = self.session.plane
-        plane.note_delivered(plane.sent - waiting[0], now)
+        plane.note_delivered(plane.delivery.sent - waiting[0], now)
 
     # --- the end ----------------------------------------------------------------------------------
 

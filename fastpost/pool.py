@@ -296,7 +296,7 @@ class Pool:
         planes = [connection.session.plane for connection in self.connections]
         return _Measures(
             at=now,
-            octets=self._gone.sent + sum(plane.sent for plane in planes),
+            octets=self._gone.sent + sum(plane.delivery.sent for plane in planes),
             answers=self._gone.responses + sum(plane.responses for plane in planes),
             starved=self._gone.blocked.get("stream_limit", 0.0)
             + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
@@ -417,7 +417,7 @@ class Pool:
 
 def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
     """Add what one connection's data plane has measured."""
-    sums.sent += plane.sent
+    sums.sent += plane.delivery.sent
     for cause, waited in plane.blocked.seconds().items():
         sums.blocked[cause] = sums.blocked.get(cause, 0.0) + waited
     sums.shares = sums.shares.plus(Shares(*plane.fairness()))

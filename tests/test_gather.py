@@ -177,7 +177,7 @@ def test_any_split_of_the_sends_keeps_the_order(tmp_path: Path, staged: bool) ->
         ours.setblocking(False)
         frames = carry(script, ours, server)
     assert bodies(frames) == {2 * index + 1: file.read_bytes() for index, file in enumerate(files)}
-    assert client.plane.sent >= sum(file.stat().st_size for file in files)
+    assert client.plane.delivery.sent >= sum(file.stat().st_size for file in files)
     script.close()
 
 

@@ -16,6 +16,7 @@ UPLOAD = {
     *(
         "_blocked",
         "_chunker",
+        "_delivery",
         "_field_validity",
         "_frames",
         "_gather",

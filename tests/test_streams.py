@@ -1155,7 +1155,7 @@ def test_who_has_stalled(files: Files) -> None:
     script.submit(files(2000, 500))
     script.take(at=10.0)
     plane = script.client.plane
-    plane.note_delivered(plane.sent, 10.0)
+    plane.note_delivered(plane.delivery.sent, 10.0)
     assert plane.stalled(69.9, 60.0) == []
     # One waits for its window, the other for its response.
     assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/0", b"/1"]
@@ -1169,7 +1169,7 @@ def test_waiting_for_a_turn_is_no_stall(files: Files) -> None:
     script = Script(session(), OPEN)
     script.submit(files(20_000, 200_000, 200_001))
     script.take(at=10.0)
-    script.client.plane.note_delivered(script.client.plane.sent, 10.0)
+    script.client.plane.note_delivered(script.client.plane.delivery.sent, 10.0)
     script.now = 80.0
     script.send(window_update(0, 100))
     # The first is sent and waits for its response; the others wait for the connection's window, which moves.
