@@ -2,7 +2,7 @@
 # Bounds checks are off: nothing is indexed.
 """How far the octets of one connection have come: into the gather list, out by the socket, to the peer's kernel.
 
-Which tells of each stream whose last octet is gathered whether it waits for the socket, the line or the server.
+That tells of each stream whose last octet is gathered whether it waits for the socket, the line or the server.
 """
 
 cimport cython

@@ -7,15 +7,15 @@ from fastpost._blocked cimport BlockedTime
 from fastpost._chunker cimport Folder
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
-from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._readahead cimport ReadAhead
+from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
 
 cdef class SendSide:
     # Parts, each owner of its state.
-    cdef RequestEncoder _encoder
+    cdef RequestHeaders _headers
     cdef Scheduler _scheduler
     cdef Folder _folder
     cdef StreamTable _table
@@ -26,9 +26,6 @@ cdef class SendSide:
     cdef object _waiting
     cdef list _finished
     cdef list _parked
-    cdef dict _literals
-    cdef tuple _last_fields
-    cdef bytes _last_literals
     # How it was asked to work.
     cdef readonly int64_t concurrency
     # Attempts that come when there is room for them.
@@ -93,9 +90,6 @@ cdef class SendSide:
     cdef int64_t _offered(self) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef int _refuse(self, Attempt attempt, object failure, double now) except -1
-    cdef bytes _encoded(self, tuple fields)
-    cdef int _write_headers(self, Attempt attempt, bytes literals) except -1
-    cdef int _write_split_headers(self, Attempt attempt, bytes block, int flags) except -1
     cdef bint _serve(self, double now) except -1
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
     cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1

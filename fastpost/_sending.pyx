@@ -18,16 +18,15 @@ from fastpost._blocked cimport (
 from fastpost._chunker cimport Folder, Mapping, Source
 from fastpost._delivery cimport Delivery
 from fastpost._frames cimport (
-    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEADER, HEADERS, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE,
-    put_frame_header, put_u32,
+    CANCEL, DATA, END_STREAM, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32,
 )
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._readahead cimport ReadAhead
+from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
-from fastpost._hpack_encoder import encode_literals
 from fastpost.errors import ErrorCode, FileChanged, NotProcessed, NotRegularFile, ProtocolViolation, file_failure
 
 cdef enum:
@@ -57,8 +56,6 @@ cdef enum:
     _FAILED = 0
     _OPENED = 1
     _NO_DESCRIPTOR = 2
-    # Distinct sets of request fields (content types) that are kept encoded.
-    _MAX_LITERALS = 1024
 
 # How long crumbs of the connection window wait for more (seconds).
 cdef double _HOLD = 0.005
@@ -80,7 +77,7 @@ cdef class SendSide:
     def __init__(
         self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged, uint32_t first_stream_id,
     ):
-        self._encoder = encoder
+        self._headers = RequestHeaders(encoder)
         self.concurrency = concurrency
         self.behind = 0
         self.sparing = False
@@ -101,9 +98,6 @@ cdef class SendSide:
         self._waiting = collections.deque()
         self._finished = []
         self._parked = []
-        self._literals = {}
-        self._last_fields = None
-        self._last_literals = None
         self._control = bytearray()
         self._settled = False
         self._initial_window_size = 65535
@@ -160,7 +154,7 @@ cdef class SendSide:
         """
         self._settled = True
         if header_table_size is not None:
-            self._encoder.set_table_size(header_table_size)
+            self._headers.encoder.set_table_size(header_table_size)
         if max_concurrent_streams is not None:
             self.max_concurrent_streams = max_concurrent_streams
         if max_frame_size is not None:
@@ -501,7 +495,6 @@ cdef class SendSide:
     cdef bint _start(self, double now) except -1:
         """Open streams for what waits, as far as limits and the gather list allow. False: the list is full."""
         cdef Attempt attempt
-        cdef bytes literals
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
         cdef int64_t offered = self._offered() if self.sparing and self._waiting else 0
         cdef Py_ssize_t bound
@@ -511,16 +504,14 @@ cdef class SendSide:
             if self.sparing and offered >= _WINDOWS_AHEAD * self.largest_window:
                 return True
             attempt = <Attempt>self._waiting[0]
-            literals = self._encoded(attempt.request_fields)
-            bound = self._encoder.bound(len(attempt.path), len(literals))
-            bound += FRAME_HEADER * (bound // self.max_frame_size + 1)
+            bound = self._headers.prepare(attempt, self.max_frame_size)
             if not self.gather.has_room(bound) or self.gather.pending > self._gather_limit:
                 return False
             self._waiting.popleft()
             opened = self._open_stream(attempt, now)
             if opened == _OPENED:
                 self.delivery.begin(attempt, self.gather.pending)
-                self._write_headers(attempt, literals)
+                self._headers.write(attempt, bound, self.gather, self.max_frame_size)
                 self.delivery.gathered(attempt, self.gather.pending)
                 offered += min(attempt.remaining, attempt.send_window)
             elif opened == _NO_DESCRIPTOR:
@@ -594,56 +585,6 @@ cdef class SendSide:
         attempt.finished = now
         self._finished.append(attempt)
         return _FAILED
-
-    cdef bytes _encoded(self, tuple fields):
-        """Return the literals of the request's own fields; the same few sets come again and again."""
-        cdef bytes literals
-        if fields is self._last_fields:
-            # Neighbours in a folder are mostly of one type, and `target` hands out the same tuple: no hashing then.
-            return self._last_literals
-        literals = self._literals.get(fields)
-        if literals is None:
-            literals = encode_literals(fields)
-            if len(self._literals) >= _MAX_LITERALS:
-                self._literals.clear()
-            self._literals[fields] = literals
-        self._last_fields = fields
-        self._last_literals = literals
-        return literals
-
-    cdef int _write_headers(self, Attempt attempt, bytes literals) except -1:
-        """HEADERS with END_STREAM for an empty file; CONTINUATION follows where a block outgrows a frame (§6.10)."""
-        cdef Py_ssize_t bound = self._encoder.bound(len(attempt.path), len(literals))
-        cdef uint8_t* out = self.gather.reserve(FRAME_HEADER + bound)
-        cdef int flags = END_STREAM if attempt.size == 0 else 0
-        cdef Py_ssize_t length = self._encoder.write(
-            out + FRAME_HEADER, attempt.path, len(attempt.path), attempt.size, literals, len(literals),
-        )
-        if length > self.max_frame_size:
-            return self._write_split_headers(attempt, (out + FRAME_HEADER)[:length], flags)
-        put_frame_header(out, <uint32_t>length, HEADERS, flags | END_HEADERS, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER + length)
-        return 0
-
-    cdef int _write_split_headers(self, Attempt attempt, bytes block, int flags) except -1:
-        cdef Py_ssize_t done = 0
-        cdef Py_ssize_t length
-        cdef int kind = HEADERS
-        frames = bytearray()
-        cdef uint8_t[FRAME_HEADER] header
-        while done < len(block):
-            length = min(len(block) - done, <Py_ssize_t>self.max_frame_size)
-            if done + length == len(block):
-                flags |= END_HEADERS
-            put_frame_header(header, <uint32_t>length, kind, flags, attempt.stream_id)
-            frames += header[:FRAME_HEADER]
-            frames += block[done:done + length]
-            done += length
-            kind = CONTINUATION
-            flags = 0
-        memcpy(self.gather.reserve(len(frames)), <uint8_t*>frames, len(frames))
-        self.gather.commit(len(frames))
-        return 0
 
     cdef bint _serve(self, double now) except -1:
         """DATA by turns, until windows, turns or the gather list end."""

@@ -27,6 +27,7 @@ UPLOAD = {
         "_meter",
         "_payload",
         "_readahead",
+        "_request_headers",
         "_scheduler",
         "_sending",
     ),
