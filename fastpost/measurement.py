@@ -271,6 +271,10 @@ class Measurement(Measured):
 
     def _stop(self) -> None:
         if self.first is None:
+            # No window opens any more: nothing new would begin in it.
+            self.meter.end(self.meter.begins)
+            for timer in self._timers:
+                timer.cancel()
             self._run.stop(_GRACE)
         else:
             self._end()

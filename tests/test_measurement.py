@@ -33,18 +33,19 @@ class Holds(Script):
         super().completed(peer, request)
 
 
-def test_what_is_in_flight_when_it_is_stopped_may_end() -> None:
+def stopped(warm_up: float) -> Measurement:
+    """Stop a measurement while its first upload is in flight, and have that answered a little later."""
+
     def batches(part: Part) -> Iterator[Batch]:
         return load.made_up(sizes.parse("1KiB"), payload, 10, part)
 
     async def main(url: str) -> Measurement:
         settings = Settings(to=url, concurrency=1, connections=1)
-        measurement = Measurement(Plan(settings=settings, batches=batches, duration=100.0))
+        measurement = Measurement(Plan(settings=settings, batches=batches, duration=100.0, warm_up=warm_up))
         measuring = asyncio.ensure_future(measurement.complete())
         await asyncio.get_running_loop().run_in_executor(None, script.taken.wait, 30)
         measurement.stop()
-        assert measurement.last is not None
-        await asyncio.wait([measuring], timeout=0.2)  # it would be reset at once
+        await asyncio.wait([measuring], timeout=warm_up + 0.2)  # it would be reset at once
         assert not measuring.done()
         script.may_answer.set()
         await measuring
@@ -52,6 +53,18 @@ def test_what_is_in_flight_when_it_is_stopped_may_end() -> None:
 
     payload, script = Payload(65_536), Holds()
     with Server(script) as server:
-        measurement = drive(main(server.url))
+        return drive(main(server.url))
+
+
+def test_what_is_in_flight_when_it_is_stopped_may_end() -> None:
+    measurement = stopped(warm_up=0.0)
+    assert measurement.last is not None
     assert measurement.interrupted
+    assert measurement.meter.ended == 0
+
+
+def test_no_window_opens_behind_the_stop_of_a_warm_up() -> None:
+    measurement = stopped(warm_up=0.5)
+    assert measurement.interrupted
+    assert measurement.first is None
     assert measurement.meter.ended == 0
