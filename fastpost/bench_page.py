@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import bench_charts
-from fastpost.bench_report import Setting, grouped
+from fastpost.bench_report import Setting, empty, grouped
 from fastpost.bench_text import chosen, load, ms, rows
 from fastpost.page import Page, number
 
@@ -59,6 +59,8 @@ def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> 
         page.paragraph("Interrupted: this is what was measured until then.", "bad")
     if one["client"]["sentence"]:
         page.paragraph(f"Lower bound. {one['client']['sentence']}.", "bad")
+    for sentence in empty(report["measurements"]):
+        page.paragraph(f"{sentence[0].upper()}{sentence[1:]}.", "bad")
     if failed := sum(each["uploads"]["failed"] for each in report["measurements"]):
         page.paragraph(f"{failed:,} uploads failed; latencies are of those that went well.", "bad")
     if one["limited_by"]:

@@ -213,11 +213,30 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def empty(taken: Iterable[Json]) -> list[str]:
+    """Return a sentence for each measurement in which no upload ended: which one, and why, as far as that is known."""
+    return [_empty(one) for one in taken if not one["uploads"]["ok"] + one["uploads"]["failed"]]
+
+
+def _empty(one: Json) -> str:
+    which = f"with {Setting.of(one).in_words()}, run {one['run']}"
+    limit = one["limited_by"]
+    if not one["connections_opened"]:
+        why = "no connection was ready"
+    elif limit is not None:
+        why = f"{limit['share']:.0%} of the time they waited for the {limit['cause'].replace('_', ' ')}"
+    else:
+        why = "hardly any was begun"
+    return (
+        f"no upload ended in {one['seconds']:.3g} s {which}: {why}; measure longer (--duration), or look at the server"
+    )
+
+
 def knee(taken: Sequence[Json]) -> dict[str, object] | None:
     """Return the fewest uploads in flight that reach 95 % of the best rate; None without several to choose from.
 
     Of several runs the mean rate stands for them. Each number of processes and connections has its own row: the knee is
-    that of the row that reached the best rate.
+    that of the row that reached the best rate; where no upload went well there is none.
     """
     means = {
         setting: math.fsum(one["uploads"]["rate"] for one in runs) / len(runs)
@@ -226,6 +245,8 @@ def knee(taken: Sequence[Json]) -> dict[str, object] | None:
     if len({setting.concurrency for setting in means}) < 2:
         return None
     best = max(means, key=lambda setting: means[setting])
+    if not means[best]:
+        return None
     row = [setting for setting in means if setting._replace(concurrency=best.concurrency) == best]
     chosen = min(
         (setting for setting in row if means[setting] >= _KNEE * means[best]), key=lambda setting: setting.concurrency

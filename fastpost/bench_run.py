@@ -110,7 +110,9 @@ class BenchRun:
             return  # a part of it is missing
         except (FastpostError, OSError) as error:
             self._failure = error  # what was measured till then is told all the same
-        if begun is not None and begun.first is not None and begun.meter.ended:
+        # One that was cut short before anything ended tells nothing of the server; one that ran its whole time does.
+        whole = self._failure is None and self._signal is None
+        if begun is not None and begun.first is not None and (begun.meter.ended or whole):
             self._done.append((begun, run))
 
     @contextlib.contextmanager
@@ -185,12 +187,12 @@ class BenchRun:
         code = Exit.OK
         if report is not None:
             self._print(report)
-            if any(one["uploads"]["failed"] for one in report["measurements"]):
+            if any(one["uploads"]["failed"] or not one["uploads"]["ok"] for one in report["measurements"]):
                 code = Exit.SOME_FAILED
             if any(one["missed"] for one in report["thresholds"]):
                 code = Exit.THRESHOLD_MISSED
         elif self._failure is None:
-            self._say("nothing was measured: no upload ended in the time that counts: measure longer (--duration)")
+            self._say("interrupted before anything was measured")
             code = Exit.SOME_FAILED
         for lost in self._files.lost:
             self._say(f"{lost.filename}: {lost.strerror}; what was measured after that is not in it")
@@ -207,6 +209,8 @@ class BenchRun:
             from fastpost import bench_text
 
             self._out.write(bench_text.drawn(report, self._out.console()))
+        for sentence in bench_report.empty(report["measurements"]):
+            self._say(sentence)
         for one in report["thresholds"]:
             if one["missed"]:
                 self._say(f"--fail-if '{one['condition']}': {one['told']}")

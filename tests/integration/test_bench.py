@@ -313,6 +313,28 @@ def test_a_full_disk_ends_no_other_file(tmp_path: Path) -> None:
     assert page.read_text("utf-8").rstrip().endswith("</html>")
 
 
+class Mute(Script):
+    """Takes uploads whole, and never answers."""
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        pass
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_measurements_in_which_no_upload_ended_are_told(processes: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    ends = ("--warm-up", "0", "--duration", "0.5s", "--processes", processes)
+    with Server(Mute()) as server:
+        run = bench(server.url, "-c", "2,4", *ends, "--html", page)
+        missed = bench(server.url, "-c", "2", *ends, "--fail-if", "rate<5")
+    assert (run.code, missed.code) == (1, 5)
+    assert [one["uploads"]["ok"] for one in run.report["measurements"]] == [0, 0]
+    assert run.report["knee"] is None
+    for number in ("2", "4"):
+        assert run.told(f"no upload ended in 0.5 s with {number} in flight", "they waited for the server")
+    assert "No upload ended in 0.5 s" in page.read_text("utf-8")
+
+
 class Gone(Script):
     """Takes so many uploads, and then there is no server any more."""
 
