@@ -253,7 +253,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
     if options["size"] is None:
         options["size"] = _SIZE
     options["drawn"] = sizes.parse(options["size"])
-    plans, load = _plans(url or "http://127.0.0.1/", **options)
+    plans, load = _plans("http://127.0.0.1/" if url is None else url, **options)
     out, err = process.outlets()
     with contextlib.ExitStack() as stack:
         if url is None:

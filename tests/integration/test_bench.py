@@ -245,6 +245,7 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("--duration", "5d"), ("'5d' is no time",)),
         (("--fail-if", "speed>1"), ("--fail-if 'speed>1'", "write a figure")),
         (("ftp://x/",), ("ftp",)),
+        (("", "--count", "1"), ("the URL is empty",)),
     ],
 )
 def test_what_can_not_be_meant_is_told(arguments: tuple[str, ...], told: tuple[str, ...]) -> None:
