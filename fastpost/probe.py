@@ -7,6 +7,7 @@ whole connection here, streams too, and judges the server on the way.
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import socket
@@ -25,7 +26,7 @@ from fastpost import target as targets
 from fastpost.errors import ConnectFailed, NotHttp2, error_code_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fastpost.config import Settings
     from fastpost.target import Target
@@ -95,6 +96,9 @@ class Probe:
         self._pending = bytearray()
         #: The server has ended the connection.
         self._closed = False
+        #: It takes nothing any more; what it has said may still be to be read.
+        self._deaf = False
+        self._address = ""
         self._told: dict[str, int] = {}
         self._settled = False
         self._pongs = 0
@@ -125,9 +129,8 @@ class Probe:
                 raise ConnectFailed(f"{where} broke the rules of HTTP/2 ({error}): update the server") from None
             self._initial = (self._h2.remote_settings.initial_window_size, self._h2.outbound_flow_control_window)
             self._largest = list(self._initial)
-            address = self._socket.getpeername()[0]
             self._upload()
-        return self._report(address, tls)
+        return self._report(tls)
 
     # --- reaching it --------------------------------------------------------------------------------------------------
 
@@ -139,9 +142,10 @@ class Probe:
         except OSError as error:
             raise tcp.no_address(target, error) from None
         try:
-            plain = self._timed("tcp", lambda: _connect(found[0], timeout))
+            plain = self._first_that_answers(found)
         except OSError as error:
             raise tcp.no_connection(target, error) from None
+        plain.settimeout(timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.scheme == "http":
             return plain
@@ -155,6 +159,24 @@ class Probe:
             wrapped.close()
             raise NotHttp2(tls.no_alpn(where))
         return wrapped
+
+    def _first_that_answers(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
+        """Connect to one of the addresses that getaddrinfo told. Raises OSError, of the last one.
+
+        One that swallows packets may use up its part of the time, not that of the others.
+        """
+        ends = time.monotonic() + self._settings.connect_timeout
+        failure = OSError(0, "no address")
+        for left, one in zip(range(len(found), 0, -1), found, strict=True):
+            part = max((ends - time.monotonic()) / left, 0.001)
+            try:
+                connected = self._timed("tcp", functools.partial(_connect, one, part))
+            except OSError as error:
+                failure = error
+            else:
+                self._address = one[-1][0]
+                return connected
+        raise failure
 
     def _timed(self, name: str, work: Callable[[], _T]) -> _T:
         began = time.monotonic()
@@ -208,6 +230,9 @@ class Probe:
         """Send one body as fast as the windows let it, until it ends, is answered, or the budget is spent."""
         if self._goaway is not None:
             return
+        if not self._h2.remote_settings.max_concurrent_streams:
+            self._ended = "not begun: the server allows no stream (MAX_CONCURRENT_STREAMS 0)"
+            return
         self._stream_id = self._h2.get_next_available_stream_id()
         began = time.monotonic()
         limit = began + _UPLOAD_LIMIT
@@ -222,7 +247,7 @@ class Probe:
             self._took = time.monotonic() - began
             self._finish()
             self._repeat()
-        except (h2.exceptions.ProtocolError, OSError) as error:
+        except h2.exceptions.ProtocolError as error:
             self._ended = self._ended or f"the connection ended: {error or type(error).__name__}"
             self._took = self._took or time.monotonic() - began
 
@@ -241,7 +266,7 @@ class Probe:
     def _send(self, piece: bytes) -> bool:
         """Send what the windows allow, a frame at a time. False: nothing now."""
         left = self._budget - self._sent
-        if self._status or not left:
+        if self._status or not left or self._deaf:
             self._flush()
             return False
         window = self._h2.local_flow_control_window(self._stream_id)
@@ -269,8 +294,8 @@ class Probe:
         """Make empty uploads, some at a time, until the server says GOAWAY or all are answered."""
         limit = time.monotonic() + _REQUESTS_LIMIT
         while self._goaway is None and not self._closed and self._over < self._requests:
-            room = min(_REQUESTS_AT_ONCE, self._h2.remote_settings.max_concurrent_streams) - self._begun + self._over
-            for _ in range(min(room, self._requests - self._begun)):
+            most = 0 if self._deaf else min(_REQUESTS_AT_ONCE, self._h2.remote_settings.max_concurrent_streams)
+            for _ in range(min(most - self._begun + self._over, self._requests - self._begun)):
                 self._h2.send_headers(self._h2.get_next_available_stream_id(), self._fields(0), end_stream=True)
                 self._begun += 1
             self._flush()
@@ -280,8 +305,15 @@ class Probe:
     # --- octets and events --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._socket.settimeout(self._settings.connect_timeout)
-        self._socket.sendall(self._h2.data_to_send())
+        """Send what h2 has, as long as the server takes it."""
+        octets = self._h2.data_to_send()
+        if self._deaf:
+            return
+        try:
+            self._socket.settimeout(self._settings.connect_timeout)
+            self._socket.sendall(octets)
+        except OSError:
+            self._deaf = True
 
     def _ready(self) -> bool:
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
@@ -377,13 +409,13 @@ class Probe:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def _report(self, address: str, tls: dict[str, object] | None) -> dict[str, Any]:
+    def _report(self, tls: dict[str, object] | None) -> dict[str, Any]:
         streams = self._told.get("MAX_CONCURRENT_STREAMS")
         return {
             "schema": SCHEMA,
             "target": self._target.template,
             "method": self._target.method.decode(),
-            "address": address,
+            "address": self._address,
             "times_ms": {name: _ms(took) for name, took in self._times.items()},
             "tls": tls,
             "settings": self._told,

@@ -92,7 +92,8 @@ def named(server: str) -> tuple[str, Knobs] | None:
 def recognised(server: str, settings: Mapping[str, int]) -> tuple[str, str, Knobs] | None:
     """Return a server's name, what tells it ("server field" or "settings") and its knobs.
 
-    A proxy passes on the `server` field of what is behind it; the SETTINGS are its own.
+    A proxy passes on the `server` field of what is behind it; the SETTINGS are its own. Empty SETTINGS are no
+    signature of whoever gives another name.
 
     Args:
         server: the field.
@@ -101,6 +102,6 @@ def recognised(server: str, settings: Mapping[str, int]) -> tuple[str, str, Knob
     told = {name: value for name, value in settings.items() if name not in _NEUTRAL}
     by_field = named(server)
     for name, (signature, upon, knobs) in _SIGNATURES.items():
-        if told == signature and (by_field is None or by_field[0] != upon):
+        if told == signature and (told or not server) and (by_field is None or by_field[0] != upon):
             return name, "settings", knobs
     return None if by_field is None else (by_field[0], "server field", by_field[1])

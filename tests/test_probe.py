@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.resources
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,55 @@ def test_goaway_at_once_makes_no_upload() -> None:
     assert found["ceiling"] is None
 
 
+class Deafened(socket.socket):
+    """Sends the preface; then its peer takes nothing any more."""
+
+    told = threading.Event()
+    sent = False
+
+    def sendall(self, octets: Any, /, flags: int = 0) -> None:
+        if self.sent:
+            self.told.set()
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.sent = True
+        super().sendall(octets, flags)
+
+
+def test_goaway_is_read_although_nothing_can_be_sent_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, deafened = probe._connect, Deafened.told
+    monkeypatch.setattr(probe, "_connect", lambda *given: Deafened(fileno=connect(*given).detach()))
+
+    def leaving(stream: socket.socket, _: int) -> None:
+        stream.sendall(settings_frame({}))
+        assert deafened.wait(30)
+        stream.sendall(goaway(0, 11))
+        while stream.recv(65_536):
+            pass
+
+    with Raw(leaving) as server:
+        found = look(server.url)
+    assert found["goaway"]["code"] == "ENHANCE_YOUR_CALM"
+    assert found["upload"]["octets"] == 0
+
+
+def test_a_server_that_allows_no_stream() -> None:
+    with Server(max_concurrent_streams=0) as server:
+        found = look(server.url, "--requests", "5")
+    assert found["requests"] == 0
+    assert "allows no stream" in found["upload"]["ended"]
+
+
+def test_another_address_is_tried_when_one_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, port: int, **how: Any) -> list[Any]:
+        return [*resolve("127.0.0.2", 1, **how), *resolve(host, port, **how)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with Server() as server:
+        assert look(server.url, "--budget", "1")["address"] == "127.0.0.1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -232,3 +283,4 @@ def test_servers_are_recognised(field: str, settings: dict[str, int], name: str,
 
 def test_others_are_not() -> None:
     assert servers.recognised("my own", {"MAX_CONCURRENT_STREAMS": 3}) is None
+    assert servers.recognised("my own", {}) is None
