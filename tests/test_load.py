@@ -57,6 +57,19 @@ def test_a_tree_again_and_again(tmp_path: Path) -> None:
     assert {(each.name, each.content.size) for each in made_up if each.content} == {(b"a", 5), (b"b", 7)}
 
 
+@pytest.mark.parametrize("files", [1, 3, 300])
+def test_a_few_files_come_as_many_at_a_time_as_many_do(files: int, tmp_path: Path) -> None:
+    for number in range(files):
+        tmp_path.joinpath(f"{number}").touch()
+    batches = list(itertools.islice(load.replayed(str(tmp_path), None), 4))
+    assert sum(len(batch.uploads) for batch in batches) >= 2 * 256
+    found = [one for batch in batches for one in batch.uploads]
+    assert len(set(map(id, found))) == len(found)  # each is due at a time of its own
+    names = [one.name for one in found[:files]]
+    assert len(set(names)) == files
+    assert [one.name for one in found] == list(itertools.islice(itertools.cycle(names), len(found)))
+
+
 def test_a_tree_without_files(tmp_path: Path) -> None:
     with pytest.raises(NothingMatched, match="no file in it"):
         next(load.replayed(str(tmp_path), None))
