@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr
 from fastpost.bench_report import Setting, connections
-from fastpost.report import octets_text, safe
+from fastpost.report import octets_text, safe, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def drawn(report: dict[str, Any], console: Console) -> str:
     with console.capture() as captured:
         console.print(_heading(report), soft_wrap=True)
         if len(measurements) > 1:
-            console.print(_table(measurements))
+            uncut(_table(measurements), console)
             if report["knee"] is not None:
                 console.print(_knee(report["knee"]), soft_wrap=True)
         one = chosen(report)
@@ -41,7 +41,7 @@ def drawn(report: dict[str, Any], console: Console) -> str:
             if text:
                 console.print(f"{label:<12}{safe(text)}", soft_wrap=True)
         if one["uploads"]["ok"]:
-            console.print(_histogram(one))
+            uncut(_histogram(one), console)
     return captured.get()
 
 

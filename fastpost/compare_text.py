@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost.bench_report import Setting
-from fastpost.report import safe
+from fastpost.report import safe, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def drawn(comparison: Mapping[str, Any], console: Console) -> str:
             for figure in one["figures"]:
                 verdict = Text(figure["verdict"], _STYLES.get(figure["verdict"], ""))
                 table.add_row(*cells(figure), verdict)
-            console.print(table)
+            uncut(table, console)
     return captured.get()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
+    from rich.table import Table
 
     from fastpost._meter import Histogram
     from fastpost.errors import FastpostError
@@ -26,6 +27,8 @@ _PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _CAUSES_SHOWN: Final = 10
 _NAMES_SHOWN: Final = 3
 _MESSAGE_SHOWN: Final = 300
+#: Columns that no table has.
+_WIDEST: Final = 1_000
 #: Columns of a bar that is all of the time.
 _BAR: Final = 20
 
@@ -193,6 +196,18 @@ def drawn(summary: Sequence[Row], console: Console) -> str:
             text = Text.assemble((f"{row.label:<12}", "dim"), (row.text, row.style))
             console.print(text, soft_wrap=True)
     return captured.get()
+
+
+def uncut(table: Table, console: Console) -> None:
+    """Print a table in all its width: where that is more than the console's its lines are broken, and no figure is cut.
+
+    The console stays so wide.
+    """
+    from rich.measure import Measurement
+
+    room = console.options.update(max_width=_WIDEST)
+    console.width = max(console.width, Measurement.get(console, room, table).maximum)
+    console.print(table)
 
 
 def safe(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_a_report_is_json_though_an_interval_has_no_end() -> None:
     assert rate["high"] is None
     json.dumps(comparison, allow_nan=False)
     assert "… any)" in compare_text.drawn(comparison, Console(width=120))
+
+
+@pytest.mark.parametrize("width", [1, 20, 60])
+def test_no_figure_is_cut_where_there_is_no_room_for_the_table(width: int) -> None:
+    comparison = compared(1000, 1100)
+    told = compare_text.drawn(comparison, Console(width=width))
+    assert "…" not in told.replace(" … ", "")
+    for figure in comparison["comparisons"][0]["figures"]:
+        assert "  ".join(compare_text.cells(figure)[1:3]) in re.sub(" +", "  ", told)
 
 
 def test_an_interval_without_end_is_drawn_to_somewhere() -> None:
