@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -213,8 +214,16 @@ def command(name: str, like: Sequence[click.Parameter]) -> click.Command:
     found = {"bench": bench, "compare": compare, "probe": probe}[name]
     own = {option.name for option in found.params}
     alike = {"bench": LIKE_UPLOAD, "compare": frozenset({"output_format"}), "probe": LIKE_UPLOAD - _OF_A_RUN}[name]
-    found.params += [option for option in like if option.name in alike - own]
+    found.params += [_under(name, option) for option in like if option.name in alike - own]
     return found
+
+
+def _under(name: str, like: click.Parameter) -> click.Parameter:
+    """Return an option of `upload` for the command of that name: its help names the variable that is read there."""
+    own = copy.copy(like)
+    if isinstance(own, click.Option) and own.help:
+        own.help = own.help.replace("FASTPOST_UPLOAD_", f"FASTPOST_{name.upper()}_")
+    return own
 
 
 def _compare(process: Process, before: str, after: str, limit: float | None, html: str | None, as_json: bool) -> int:

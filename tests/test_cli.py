@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -536,6 +537,16 @@ def test_a_bearer_token_comes_from_a_file_or_the_environment(tree: pathlib.Path,
     env = {"FASTPOST_UPLOAD_OAUTH2_BEARER": f"@{file}"}
     assert SECRET not in upload(tree, "-vv", "--show-response", env=env).output
     assert Uploader.latest.settings.fields == (("Authorization", f"Bearer {SECRET}"),)
+
+
+@pytest.mark.parametrize("command", ["upload", "bench", "probe"])
+def test_the_variable_that_the_help_names_is_the_one_that_is_read(command: str) -> None:
+    variable = f"FASTPOST_{command.upper()}_OAUTH2_BEARER"
+    told = " ".join(CliRunner().invoke(cli.main, [command, "--help"]).stdout.split())
+    assert re.findall(r"FASTPOST_[A-Z0-9]+_OAUTH2_BEARER", told) == [variable]
+    read = CliRunner().invoke(cli.main, [command, "http://127.0.0.1:1/"], env={variable: "no token!"})
+    assert read.exit_code == 2
+    assert "a token has letters" in read.stderr
 
 
 def test_a_bearer_token_that_can_not_be_one(tree: pathlib.Path, tmp_path: pathlib.Path) -> None:
