@@ -228,18 +228,24 @@ def _under(name: str, like: click.Parameter) -> click.Parameter:
 
 def _compare(process: Process, before: str, after: str, limit: float | None, html: str | None, as_json: bool) -> int:
     import json
+    import os
 
     from fastpost import compare, compare_text
 
     _check_files({"html": html})
+    if html is not None and os.path.realpath(html) in map(os.path.realpath, (before, after)):
+        raise UsageError(f"--html {html} is one of the reports: give the page a name of its own")
     out, err = process.outlets()
     comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
     out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
     if html is not None:
         from fastpost import compare_page
 
-        with open(html, "w", encoding="utf-8") as file:
-            file.write(compare_page.drawn(comparison, limit))
+        try:
+            with open(html, "w", encoding="utf-8") as file:
+                file.write(compare_page.drawn(comparison, limit))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, html) from None
     missed = [] if limit is None else compare.slower(comparison, limit)
     for told in missed:
         err.write(f"fastpost: slower than --fail-if-slower {limit:.1%} allows: {told}\n")

@@ -100,7 +100,10 @@ class Share(_SecondsType):
         found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)", value.strip())
         if found is None:
             self.fail(f"{value!r} is no share: write 5% or 0.05", param, ctx)
-        return float(found[1]) / (100 if found[2] else 1)
+        share = float(found[1]) / (100 if found[2] else 1)
+        if share > 1 and not found[2]:
+            self.fail(f"{value} is {share:.0%}: write {value}% if that was meant", param, ctx)
+        return share
 
 
 class Numbers(_NumbersType):

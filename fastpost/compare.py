@@ -117,7 +117,7 @@ def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0
         "level": level,
         "before": _side(before, names[0]),
         "after": _side(after, names[1]),
-        "differences": differences(before, after),
+        "differences": [*differences(before, after), *_unmatched(old, new)],
         "comparisons": [_comparison(setting, old[setting], new[setting], scheduled, level) for setting in common],
     }
 
@@ -136,6 +136,16 @@ def differences(before: Json, after: Json) -> list[str]:
     if any(one["client"]["lower_bound"] for report in (before, after) for one in report["measurements"]):
         found.append("client: fastpost itself was the limit in some of them; a faster server would not show")
     return found
+
+
+def _unmatched(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> list[str]:
+    """Return in words what is not compared: settings with which uploads went well on one side only."""
+    return [
+        f"settings: with {setting.in_words()} uploads went well {side} only, so that is not compared"
+        for mine, other, side in ((old, new, "before"), (new, old, "after"))
+        for setting in mine
+        if setting not in other
+    ]
 
 
 def _side(report: Json, name: str) -> dict[str, object]:

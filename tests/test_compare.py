@@ -83,6 +83,10 @@ def test_each_setting_of_a_sweep_is_compared_with_itself() -> None:
         report(1, concurrencies=(1, 10, 50)), report(2, concurrencies=(10, 50, 100)), ("a", "b")
     )
     assert [one["concurrency"] for one in comparison["comparisons"]] == [10, 50]
+    assert comparison["differences"] == [
+        f"settings: with {number} in flight on 1 connection uploads went well {side} only, so that is not compared"
+        for number, side in ((1, "before"), (100, "after"))
+    ]
 
 
 def test_settings_are_told_apart_by_their_processes_too_and_old_reports_had_one() -> None:
@@ -208,6 +212,20 @@ def test_an_empty_name_of_a_page_is_refused(tmp_path: pathlib.Path) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "--html is given an empty name" in result.stderr
+
+
+@pytest.mark.parametrize("limit", ["5", "1.5"])
+def test_a_share_without_its_percent_sign_is_asked_back(tmp_path: pathlib.Path, limit: str) -> None:
+    result = run(tmp_path, report(1), report(2, speed=0.5), "--fail-if-slower", limit)
+    assert result.exit_code == 2
+    assert f"write {limit}% if that was meant" in result.stderr
+
+
+def test_a_page_in_place_of_a_report_is_refused(tmp_path: pathlib.Path) -> None:
+    result = run(tmp_path, report(1), report(2), "--html", str(tmp_path / "b.json"))
+    assert result.exit_code == 2
+    assert "is one of the reports" in result.stderr
+    assert json.loads((tmp_path / "b.json").read_text())["schema"] == "fastpost.bench/1"
 
 
 def test_settings_that_have_nothing_in_common_are_refused(tmp_path: pathlib.Path) -> None:

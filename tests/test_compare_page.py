@@ -109,7 +109,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert Seen((tmp_path / "page.html").read_text("utf-8")).data("report")["schema"] == "fastpost.compare/1"
 
 
-@pytest.mark.parametrize("missing", ["nowhere/page.html", "."])
+@pytest.mark.parametrize("missing", ["nowhere/page.html", ".", "/dev/full"])
 def test_a_page_that_can_not_be_written_is_told(tmp_path: Path, missing: str) -> None:
     result = command(tmp_path, tmp_path / missing)
     assert result.exit_code in (1, 2)
