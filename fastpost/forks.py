@@ -1,4 +1,7 @@
-"""Processes that share the work of this one: forked before it has a loop or a thread, told what to do, waited for."""
+"""Processes that share the work of this one: told what to do, and waited for.
+
+They are forked while it has neither a loop nor a thread, with all that is loaded; or later started from nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
@@ -38,30 +42,25 @@ class Parents(Protocol):
         """Close it."""
 
 
-class Child:
-    """A forked process as its parent sees it.
+class Other:
+    """A process of ours that may be signalled, and is waited for once.
 
     Attributes:
         pid: its process id; 0 once it has been waited for.
-        orders: goes both ways: what it is to do, and what it asks for. At end of file it knows that its parent is gone.
-        told: receives what it tells.
     """
 
-    def __init__(self, pid: int, orders: Connection, told: Connection) -> None:
+    def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.orders = orders
-        self.told = told
         self._status = 0
 
-    def order(self, what: object) -> None:
-        """Send it an order, unless it is gone."""
-        with contextlib.suppress(OSError):
-            self.orders.send(what)
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has been waited for: its number may be another's then, and 0 is a whole group."""
+        if self.pid:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Stop it at once, unless it has been waited for."""
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
 
     def wait(self) -> str:
         """Wait for its end; returns in words how it came."""
@@ -69,6 +68,25 @@ class Child:
             _, self._status = os.waitpid(self.pid, 0)
             self.pid = 0
         return ended(self._status)
+
+
+class Child(Other):
+    """A forked process as its parent sees it.
+
+    Attributes:
+        orders: goes both ways: what it is to do, and what it asks for. At end of file it knows that its parent is gone.
+        told: receives what it tells.
+    """
+
+    def __init__(self, pid: int, orders: Connection, told: Connection) -> None:
+        super().__init__(pid)
+        self.orders = orders
+        self.told = told
+
+    def order(self, what: object) -> None:
+        """Send it an order, unless it is gone."""
+        with contextlib.suppress(OSError):
+            self.orders.send(what)
 
     def close(self) -> None:
         """Close the parent's ends; a child that was forked later has to, or this one would never see its parent end."""
@@ -114,6 +132,27 @@ def forked(live: Callable[[], object], parents: Iterable[Parents]) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def started(code: str, orders: int, told: int) -> int:
+    """Start an interpreter that runs `code`, from any thread; returns its process id. It is ready after some 0.1 s.
+
+    It imports from where this one does, and not from the current folder (-P). SIGINT and SIGTERM are blocked in it, as
+    in `forked`.
+
+    Args:
+        code: what it runs.
+        orders: the descriptor that is its standard input.
+        told: the one that is its standard output.
+    Raises OSError when there can be no more processes.
+    """
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", "-c", f"import sys; sys.path[:] = {[str(path) for path in sys.path]!r}; {code}"],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, orders, 0), (os.POSIX_SPAWN_DUP2, told, 1)],
+        setsigmask=(signal.SIGTERM, signal.SIGINT),
+    )
 
 
 def ended(status: int) -> str:

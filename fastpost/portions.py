@@ -67,7 +67,9 @@ class Portions:
         self._idle_looks = 0
         self._walking = self._ended = self._stopped = False
         #: Guards all of that; never held during the walk, which may wait for a disk.
-        self._news = threading.Condition()
+        self._lock = threading.Lock()
+        #: One each: to wake a thread that finds nothing takes the interpreter's lock from the one that uploads.
+        self._news = [threading.Condition(self._lock) for _ in range(processes)]
 
     def take(self, process: int) -> list[Upload] | None:
         """Return the next uploads for a process, once there are some for it; None when there are no more.
@@ -75,19 +77,26 @@ class Portions:
         Raises what the walk raises.
         """
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._has_news(process))
+            with self._lock:
+                self._news[process].wait_for(lambda: self._has_news(process))
                 if self._stopped:
                     return None
                 if (kept := self._kept_for(process)) is not None:
-                    self._news.notify_all()
-                    return self._kept.pop(kept)
+                    portion = self._kept.pop(kept)
+                    self._tell_news()
+                    return portion
                 if self._left:
                     return self._cut(self._most)
                 if self._ended:
                     return None
                 self._walking = True
             self._walk_on()
+
+    def wait(self, process: int) -> bool:
+        """Wait until there is something for a process; False when there is nothing more."""
+        with self._lock:
+            self._news[process].wait_for(lambda: self._has_news(process))
+            return not self._stopped and (not self._ended or self._kept_for(process) is not None)
 
     def worth(self, mean: float | None, idle: float) -> int:
         """Return how many processes beside the first one are worth having; never fewer than there are.
@@ -103,31 +112,36 @@ class Portions:
 
     def admit(self, number: int, mean: float | None) -> None:
         """Have so many processes beside the first one get files, in portions that befit their size (`worth`)."""
-        with self._news:
+        with self._lock:
             if number > self.welcome:
                 self._idle_looks = 0
             self.welcome = number
             # What nobody else waits for needs no small portions.
             self._most = int(max(min(_OCTETS / (mean or 1), _MOST), 1)) if number else _ALL
-            self._news.notify_all()
+            self._tell_news()
 
     def leave(self, process: int) -> None:
         """A process is gone: what was kept for it is for the first one."""
-        with self._news:
+        with self._lock:
             self._gone.add(process)
-            self._news.notify_all()
+            self._tell_news()
 
     def stop(self) -> None:
         """Hand out nothing more."""
-        with self._news:
+        with self._lock:
             self._stopped = True
-            self._news.notify_all()
+            self._tell_news()
 
     @property
     def left(self) -> int:
         """Uploads that were found and not handed out."""
-        with self._news:
+        with self._lock:
             return len(self._left) + sum(map(len, self._kept.values()))
+
+    def _tell_news(self) -> None:
+        for process, news in enumerate(self._news):
+            if self._has_news(process):
+                news.notify()
 
     def _has_news(self, process: int) -> bool:
         if self._stopped or self._kept_for(process) is not None:
@@ -155,20 +169,19 @@ class Portions:
                 if uploads and not self._begun:
                     self._begin(uploads)
         finally:
-            with self._news:
+            with self._lock:
                 self._walking = False
                 self._ended = uploads is None
                 self._left = (uploads or [])[::-1]
                 if self.welcome:
                     self._keep_first_portions()
-                self._news.notify_all()
+                self._tell_news()
 
     def _begin(self, uploads: list[Upload]) -> None:
         self._begun = True
-        mean = _mean(uploads[:: -(-len(uploads) // _SAMPLE)])
-        if mean >= _LARGE:
+        if are_large(uploads):
             self._spread()
-            self.admit(self._processes - 1, mean)
+            self.admit(self._processes - 1, _mean(uploads))
 
     def _keep_first_portions(self) -> None:
         """See to it that few large files don't all go to who asks first."""
@@ -177,10 +190,16 @@ class Portions:
             self._kept[self._owed.pop(0)] = self._cut(share)
 
 
+def are_large(uploads: list[Upload]) -> bool:
+    """Tell whether to hand these over costs next to nothing, beside uploading them."""
+    return bool(uploads) and _mean(uploads) >= _LARGE
+
+
 def _mean(uploads: list[Upload]) -> float:
-    """Return the mean of their sizes in octets; what can't be looked at counts as empty."""
+    """Return the mean of the sizes of a sample in octets; what can't be looked at counts as empty."""
     octets = 0
-    for upload in uploads:
+    sample = uploads[:: -(-len(uploads) // _SAMPLE)]
+    for upload in sample:
         with contextlib.suppress(OSError):
             octets += upload.size if upload.size >= 0 else os.stat(upload.file).st_size
-    return octets / len(uploads)
+    return octets / len(sample)

@@ -1,7 +1,8 @@
 """A run spread over several processes (`--processes`): one walk, one tally, and a loop on each core.
 
 The first process walks and uploads as it does alone, hands portions of files to the workers that ask, and adds up what
-they tell. Workers are forked before there is a loop or a thread, so that they start in milliseconds and inherit none.
+they tell. Where the first files are large, workers are forked before there is a loop or a thread. Else one is started
+when it pays: what a fork costs, a run of small files that keeps the cores busy never earns back.
 """
 
 from __future__ import annotations
@@ -10,23 +11,22 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import os
-import pickle
 import signal
-import socket
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fastpost import forks, worker
+from fastpost import forks
 from fastpost import target as targets
 from fastpost._table import Attempt
 from fastpost.cores import Cores
-from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError, WorkerLost
-from fastpost.portions import Portions
+from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError
+from fastpost.portions import Portions, are_large
 from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
 from fastpost.uploader import Uploader
+from fastpost.worker import Message, Orders
+from fastpost.workers import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 _LOOK: Final = 0.2
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
-#: Seconds that a thread may take to notice that its worker has ended; one that walks a slow disk is left to itself.
-_THREAD_ENDS: Final = 1.0
 
 
 class Processes:
@@ -60,21 +58,27 @@ class Processes:
         self._settings = settings
         self._shares = _shares(settings, count)[1:]
         self._uploader = Uploader(settings)
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._run: _Run | None = None
 
     @contextlib.contextmanager
-    def forked(self, *, tells_results: bool, grace: float) -> Iterator[None]:
-        """Have the worker processes, for one run. No loop and no thread may exist yet.
+    def workers(self, batches: Iterable[Batch], *, tells_results: bool, grace: float) -> Iterator[Iterable[Batch]]:
+        """Have the workers of one run; gives its batches again. No loop and no thread may exist yet.
 
         Args:
+            batches: what will be uploaded; the first one is taken here, and looked at.
             tells_results: `on_results` of the run will be called.
             grace: seconds that uploads have to finish after the first `stop`.
+        Raises OSError when there can be no more processes.
         """
+        batches = iter(batches)
+        first = list(itertools.islice(batches, 1))
+        self._workers = [Worker(Orders(share, tells_results, grace)) for share in self._shares]
         try:
-            for settings in self._shares:
-                self._workers.append(_fork(settings, self._workers, tells_results=tells_results, grace=grace))
-            yield
+            if any(are_large(batch.uploads) for batch in first):
+                for one in self._workers:
+                    one.fork(self._workers)
+            yield itertools.chain(first, batches)
         finally:
             for one in self._workers:
                 one.end()
@@ -125,101 +129,6 @@ def _most_connections(settings: Settings) -> int:
     return settings.most_connections if settings.connections == "auto" else settings.connections
 
 
-class _Worker:
-    """A worker process as its parent sees it.
-
-    Args:
-        portions: it asks here with an octet, and is sent portions.
-        told: its messages.
-
-    Attributes:
-        pid: 0 once it has ended and that is known.
-        counts: the last cut of its tally.
-        given: the uploads that it has and has not told the end of, by number.
-        done: it has told all.
-    """
-
-    def __init__(self, pid: int, portions: socket.socket, told: IO[bytes]) -> None:
-        self.pid = pid
-        self.counts = Tally()
-        self.given: dict[int, Upload] = {}
-        self.done = False
-        self._portions = portions
-        self._told = told
-        self._threads: list[threading.Thread] = []
-
-    def start(self, thread: threading.Thread) -> None:
-        """Start a thread that waits for this worker; it ends with it."""
-        self._threads.append(thread)
-        thread.start()
-
-    def serve(self, number: int, portions: Portions) -> None:
-        """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises.
-
-        Args:
-            number: its own among the processes.
-            portions: where it comes from.
-        """
-        first = 0
-        with contextlib.suppress(OSError):
-            while self._portions.recv(1):
-                uploads = portions.take(number)
-                self.given.update(enumerate(uploads or (), start=first))
-                self._portions.sendall(worker.packed(uploads, first))
-                first += len(uploads or ())
-        portions.leave(number)
-
-    def hear(self) -> worker.Message | None:
-        """Wait for its next message, in a thread; None: it is gone."""
-        try:
-            message: worker.Message = pickle.load(self._told)
-        except (EOFError, OSError, pickle.UnpicklingError):  # the last one: killed in the midst of a message
-            return None
-        return message
-
-    def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    def lost(self) -> WorkerLost:
-        """Say how it ended, once its pipe says that it did."""
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        return WorkerLost(
-            f"one of the processes {forks.ended(status)}: this file was with it, and may have arrived or not; "
-            "upload it again"
-        )
-
-    def end(self) -> None:
-        """Wait for its end; one that was not done is stopped at once."""
-        if self.pid:
-            if not self.done:
-                self.signal(signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
-        for thread in self._threads:
-            thread.join(_THREAD_ENDS)
-        self.close()
-
-    def close(self) -> None:
-        """Close the parent's ends."""
-        self._portions.close()
-        self._told.close()
-
-
-def _fork(settings: Settings, others: Iterable[_Worker], *, tells_results: bool, grace: float) -> _Worker:
-    portions, its_portions = socket.socketpair()
-    reading, writing = os.pipe()
-    told, its_told = open(reading, "rb"), open(writing, "wb")  # noqa: SIM115
-    one = _Worker(0, portions, told)
-    own = worker.Worker(settings, its_portions, its_told, tells_results=tells_results, grace=grace)
-    one.pid = forks.forked(own.work, [one, *others])
-    its_portions.close()
-    its_told.close()
-    return one
-
-
 class _Run:
     """One run over all processes: made, completed once, thrown away."""
 
@@ -227,7 +136,7 @@ class _Run:
         self,
         processes: Processes,
         uploader: Uploader,
-        workers: list[_Worker],
+        workers: list[Worker],
         batches: Iterable[Batch],
         on_results: OnResults | None,
         on_rejected: OnRejected | None,
@@ -264,9 +173,8 @@ class _Run:
         tally.started = time.monotonic()
         tally.walking = True
         for number, one in enumerate(self._workers, start=1):
-            # Threads, because both wait in the midst of a message: uvloop would make the pipes non-blocking.
-            one.start(threading.Thread(target=self._serve, args=(number, one), name="fastpost-portions", daemon=True))
-            one.start(threading.Thread(target=self._listen, args=(one,), name="fastpost-told", daemon=True))
+            # In threads, as they wait in the midst of a message: uvloop would make the pipes non-blocking.
+            one.attend("fastpost-portions", self._serve, number, one)
         uploading = asyncio.ensure_future(self._upload())
         looking = asyncio.ensure_future(self._look())
         try:
@@ -351,11 +259,27 @@ class _Run:
 
     # --- files out, in the workers' threads -----------------------------------------------------------------------
 
-    def _serve(self, number: int, one: _Worker) -> None:
+    def _serve(self, number: int, one: Worker) -> None:
         try:
-            one.serve(number, self._portions)
+            if self._portions.wait(number) and self._started(one):
+                one.attend("fastpost-told", self._listen, one)
+                one.serve(number, self._portions)
+            else:
+                self._call_soon(self._heard, self._finish, one, None)
+            self._portions.leave(number)
         except BaseException as failure:
             self._call_soon(self._fail, failure)
+
+    def _started(self, one: Worker) -> bool:
+        """Have it run. Where there can be no more processes, the others do what it would have done."""
+        try:
+            one.start()
+        except OSError as error:
+            self._call_soon(self._notice, f"no further process could be started: {error.strerror}; the run goes on")
+            return False
+        if self._processes.stopping:
+            one.signal(signal.SIGTERM)
+        return True
 
     def _call_soon(self, called: Callable[..., object], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
@@ -388,7 +312,7 @@ class _Run:
 
     # --- what workers tell ----------------------------------------------------------------------------------------
 
-    def _listen(self, one: _Worker) -> None:
+    def _listen(self, one: Worker) -> None:
         """Hand what it tells to the loop, in a thread, until it is done or gone; a few messages ahead at most."""
         ahead = threading.Semaphore(_MESSAGES_AHEAD)
         while True:
@@ -402,7 +326,7 @@ class _Run:
             if message.kind in ("done", "broken"):
                 return
 
-    def _heard(self, take: Callable[..., None], one: _Worker, *message: worker.Message) -> None:
+    def _heard(self, take: Callable[..., None], one: Worker, *message: Message) -> None:
         take(one, *message)
         self._finish_if_done()
 
@@ -410,7 +334,7 @@ class _Run:
         if self._own_done and all(each.done for each in self._workers) and not self._done.done():
             self._done.set_result(None)
 
-    def _take(self, one: _Worker, message: worker.Message) -> None:
+    def _take(self, one: Worker, message: Message) -> None:
         if message.cut is not None:
             self._add(one, message.cut, message.ended)
         if message.results and self._on_results is not None:
@@ -427,14 +351,14 @@ class _Run:
             case "broken":
                 self._fail(RuntimeError(message.text))
 
-    def _reject(self, one: _Worker, rejected: list[Rejected]) -> None:
+    def _reject(self, one: Worker, rejected: list[Rejected]) -> None:
         files = {each.file for each in rejected}
         for number in [number for number, upload in list(one.given.items()) if upload.file in files]:
             del one.given[number]
         if self._on_rejected is not None:
             self._guarded(self._on_rejected, rejected)
 
-    def _add(self, one: _Worker, cut: Tally, ended: bytes) -> None:
+    def _add(self, one: Worker, cut: Tally, ended: bytes) -> None:
         self._tally.paste(cut)
         one.counts = cut
         for number in memoryview(ended).cast("Q"):
@@ -447,7 +371,7 @@ class _Run:
             self._last_notice = notice
             self._on_notice(notice)
 
-    def _finish(self, one: _Worker, failure: Any) -> None:
+    def _finish(self, one: Worker, failure: Any) -> None:
         one.done = True
         if isinstance(failure, TargetUnreachable):
             self._unreachable = failure
@@ -455,7 +379,7 @@ class _Run:
             self._fail(failure)
         self._leave_out(list(one.given.values()), failure)
 
-    def _lose(self, one: _Worker) -> None:
+    def _lose(self, one: Worker) -> None:
         """Fail what it had: its last counts may be a quarter of a second old, so some of it may have arrived."""
         failure = one.lost()
         one.done = True

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import array
 import asyncio
-import itertools
+import contextlib
 import marshal
+import os
 import pickle
 import signal
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+import socket
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import uvloop
 
+from fastpost.collector import spare_running
 from fastpost.errors import FastpostError
 from fastpost.sources import Batch, Upload
 from fastpost.uploader import Uploader
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from fastpost._table import Attempt
     from fastpost.config import Settings
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
 
 #: Seconds between the counts of a worker.
 _COUNTS: Final = 0.25
+
+
+class Orders(NamedTuple):
+    """What a worker is told before its first portion.
+
+    Attributes:
+        settings: with this process's share of the concurrency and the connections.
+        tells_results: the parent wants the results, not only their counts.
+        grace: seconds that uploads have to finish after the first SIGTERM.
+    """
+
+    settings: Settings
+    tells_results: bool
+    grace: float
 
 
 class Message(NamedTuple):
@@ -86,44 +102,45 @@ def unpacked(portion: IO[bytes]) -> list[Upload] | None:
     return numbered
 
 
-class Worker:
-    """The run of one process.
+def work(asks: socket.socket, told: IO[bytes]) -> None:
+    """Upload until there is no more, as this whole process's work. Raises EOFError, OSError: the parent is gone.
 
     Args:
-        settings: with this process's share of the concurrency and the connections.
-        portions: takes an octet that asks for a portion, and brings it as it was `packed`.
-        told: takes every `Message`, pickled.
-        tells_results: the parent wants the results, not only their counts.
-        grace: seconds that uploads have to finish after the first SIGTERM.
+        asks: brings `Orders`, pickled, and portions as they were `packed`; takes an octet that asks for another one.
+        told: takes every `Message`, pickled; the last one is "done" or "broken".
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the parent
+    portions = asks.makefile("rb")
+    orders: Orders = pickle.load(portions)
+    worker = _Worker(orders, asks, portions, told)
+    try:
+        uvloop.run(worker.run())
+    except Exception as error:
+        worker.tell(Message("broken", f"{type(error).__name__}: {error}"))
 
-    def __init__(
-        self, settings: Settings, portions: socket.socket, told: IO[bytes], *, tells_results: bool, grace: float
-    ) -> None:
-        self._uploader = Uploader(settings)
+
+def main() -> NoReturn:
+    """Be a worker that was started from nothing: it asks on its standard input, and tells on its standard output."""
+    spare_running()
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        work(socket.socket(fileno=0), os.fdopen(1, "wb"))
+    os._exit(0)
+
+
+class _Worker:
+    """The run of one process."""
+
+    def __init__(self, orders: Orders, asks: socket.socket, portions: IO[bytes], told: IO[bytes]) -> None:
+        self._uploader = Uploader(orders.settings)
+        self._asks = asks
         self._portions = portions
         self._told = told
-        self._tells_results = tells_results
-        self._grace = grace
+        self._tells_results = orders.tells_results
+        self._grace = orders.grace
         self._ended = array.array("Q")
 
-    def work(self) -> None:
-        """Upload until there is no more; the last message is "done" or "broken". Raises OSError: the parent is gone.
-
-        Before there is something to upload, nothing is done at all: a process that is never needed costs its fork.
-        """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the parent
-        batches = self._batches()
-        first = next(batches, None)
-        if first is None:
-            self._tell(Message("done"))
-            return
-        try:
-            uvloop.run(self._run(itertools.chain([first], batches)))
-        except Exception as error:
-            self._tell(Message("broken", f"{type(error).__name__}: {error}"))
-
-    async def _run(self, batches: Iterable[Batch]) -> None:
+    async def run(self) -> None:
+        """Upload what comes."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -131,11 +148,11 @@ class Worker:
         failure: FastpostError | None = None
         try:
             await self._uploader.run(
-                batches,
+                self._batches(),
                 self._on_results,
                 self._on_rejected,
                 distinct=True,
-                on_notice=lambda notice: self._tell(Message("notice", notice)),
+                on_notice=lambda notice: self.tell(Message("notice", notice)),
             )
         except FastpostError as error:
             failure = error
@@ -144,12 +161,11 @@ class Worker:
         self._count_now("done", failure=failure)
 
     def _batches(self) -> Iterator[Batch]:
-        """Ask for portions, all but the first in the walk's thread."""
-        portions = self._portions.makefile("rb")
+        """Ask for portions, in the walk's thread."""
         try:
             while True:
-                self._portions.sendall(b"?")
-                uploads = unpacked(portions)
+                self._asks.sendall(b"?")
+                uploads = unpacked(self._portions)
                 if uploads is None:
                     return
                 batch = Batch()
@@ -178,12 +194,13 @@ class Worker:
 
     def _count_now(self, kind: str, **more: Any) -> None:
         ended, self._ended = self._ended, array.array("Q")
-        self._tell(Message(kind, cut=self._uploader.tally.cut(), ended=ended.tobytes(), **more))
+        self.tell(Message(kind, cut=self._uploader.tally.cut(), ended=ended.tobytes(), **more))
 
-    def _tell(self, message: Message) -> None:
+    def tell(self, message: Message) -> None:
+        """Tell the parent."""
         pickle.dump(message, self._told, pickle.HIGHEST_PROTOCOL)
         self._told.flush()
 
     def _stop(self) -> None:
-        self._tell(Message("stopped"))
+        self.tell(Message("stopped"))
         self._uploader.stop(self._grace)

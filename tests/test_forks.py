@@ -42,6 +42,7 @@ def test_it_obeys_tells_and_ends() -> None:
     child.order(None)
     assert child.wait() == child.wait() == "ended with 0"
     child.kill()  # of what has ended nothing is killed
+    child.signal(signal.SIGTERM)  # nor is anything else told: number 0 would be this whole process group
     child.order("nobody there")
     child.close()
 

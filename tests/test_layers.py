@@ -58,11 +58,13 @@ ARROWS = {
     "redirects": "_table target sources tally config",
     "run": "waiting redirects pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
-    "worker": "uploader _table sources tally errors config",
+    "collector": "",
+    "worker": "collector uploader _table sources tally errors config",
     "cores": "",
     "forks": "config",
     "portions": "cores sources",
-    "processes": "forks worker portions cores uploader run _table target sources tally errors config",
+    "workers": "forks portions worker sources tally errors",
+    "processes": "forks workers worker portions cores uploader run _table target sources tally errors config",
     "_records": "_table _chunker",
     "recorded": "_records target sources errors",
     "journal": "recorded _records _table target sources errors",
@@ -80,7 +82,6 @@ ARROWS = {
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
     "signals": "errors",
-    "collector": "",
     "open_files": "errors",
     "upload_run": "uploader processes signals journal verify progress report outlet tally target sources _table "
     "sources errors config",
@@ -134,7 +135,7 @@ RESERVED = {
     "uvloop": "connection uploader worker upload_run bench_worker bench_run ingest_worker",
     "time": "connection probe digest journal pool run uploader cores processes upload_run load measurement "
     "bench_worker bench_processes bench_run",
-    "socket": "tcp connection probe worker processes ingest ingest_worker",
+    "socket": "tcp connection probe worker workers ingest ingest_worker",
     "ssl": "tls connection probe ingest_worker",
     "posix.time": "",
     # _chunker: only after a read that found nothing in the cache, to tell a disk from a cache that was not asked well.

@@ -116,6 +116,101 @@ def test_small_files_are_shared_once_cores_are_seen_to_be_idle(tmp_path: Path) -
     assert script.most <= 8
 
 
+class Holding(Counting):
+    """Takes its time for the first uploads; holds those on a third connection, a worker's, until `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(slow=200)
+        self.held = threading.Event()
+        self.go_on = threading.Event()
+        self._first: set[int] = set()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if len(self._first) < 2:
+            self._first.add(request.number)
+        if request.number not in self._first:
+            peer.flush()
+            self.held.set()
+            self.go_on.wait(60)
+        super().completed(peer, request)
+
+
+@contextlib.contextmanager
+def joined(folder: Path, *options: str, code: str = IDLE) -> Iterator[tuple[subprocess.Popen[bytes], Holding]]:
+    """A run of small files that a second process has joined: its uploads are not answered."""
+    for number in range(5000):
+        (folder / f"{number}").write_bytes(b"%d" % number)
+    script = Holding()
+    with ScriptedServer(script) as server:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", code, "upload", str(folder), "--to", server.url, "--output-format", "json"),
+                *("--processes", "2", "--connections", "2", "--concurrency", "8", "--no-progress", *options),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        try:
+            yield process, script
+        finally:
+            script.go_on.set()
+            process.kill()
+            process.communicate()
+
+
+def test_one_that_joined_and_is_killed_is_told_and_its_files_fail_by_name(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    failures = tmp_path_factory.mktemp("failures") / "failures.ndjson"
+    with joined(tmp_path, "--failures", str(failures)) as (process, script):
+        assert script.held.wait(20)
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGKILL)
+        script.go_on.set()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"killed by SIGKILL" in err
+    report = json.loads(out)
+    records = [json.loads(line) for line in failures.read_text().splitlines()]
+    assert {record["error"] for record in records} == {"WorkerLost"}
+    assert report["files"]["failed"] == len({record["name"] for record in records}) > 0
+    assert report["files"]["ok"] + len(records) == report["files"]["total"] == 5000
+
+
+def test_one_that_joined_stops_with_the_run(tmp_path: Path) -> None:
+    with joined(tmp_path) as (process, script):
+        assert script.held.wait(20)
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGINT)  # the terminal's goes to both
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert b"stopping" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert json.loads(out)["files"]["failed"] > 0
+    assert not alive(child)
+
+
+def test_one_that_joined_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    with joined(tmp_path) as (process, script):
+        assert script.held.wait(20)
+        (child,) = children(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: not alive(child))
+
+
+def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
+    none_left = "import os\ndef none(*a, **k): raise BlockingIOError(11, 'no more')\nos.posix_spawn = none\n"
+    with joined(tmp_path, code=none_left + IDLE) as (process, _):
+        out, err = process.communicate(timeout=50)
+    assert process.returncode == 0, err
+    assert b"no further process could be started: no more" in err
+    assert json.loads(out)["files"]["ok"] == 5000
+
+
 def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
     class Refusing(Script):
         def completed(self, peer: Peer, request: Request) -> None:
@@ -240,7 +335,9 @@ def until(holds: object) -> None:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """All of them, whichever thread has begun them."""
+    told = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for children in told for child in children.split()]
 
 
 def alive(pid: int) -> bool:
@@ -268,11 +365,11 @@ def test_two_signals_stop_all_of_them_and_the_report_is_one(
     assert not any(map(alive, workers))
 
 
-def test_processes_that_were_not_needed_yet_end_with_a_stopped_run(tmp_path: Path) -> None:
+def test_processes_that_are_not_needed_are_not_begun(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"{number}").write_bytes(b"x")
     with begin(tmp_path, at_work=1) as (process, _):
-        workers = children(process.pid)
+        assert children(process.pid) == []
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert b"stopping" in process.stderr.readline()
@@ -282,8 +379,6 @@ def test_processes_that_were_not_needed_yet_end_with_a_stopped_run(tmp_path: Pat
     files = json.loads(out)["files"]
     assert files["ok"] <= 40, "answers may be on their way still"
     assert files["ok"] + files["failed"] == files["total"]
-    assert len(workers) == 2
-    assert not any(map(alive, workers))
 
 
 def test_workers_end_with_a_parent_that_was_killed(

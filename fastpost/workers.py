@@ -1,0 +1,120 @@
+"""The workers of a run over several processes, as their parent sees them: begun, given files, heard, waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import threading
+from typing import IO, TYPE_CHECKING, Final
+
+from fastpost import forks
+from fastpost.errors import WorkerLost
+from fastpost.tally import Tally
+from fastpost.worker import Message, Orders, packed, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fastpost.portions import Portions
+    from fastpost.sources import Upload
+
+#: Seconds that a thread may take to notice that its worker has ended; one that walks a slow disk is left to itself.
+_THREAD_ENDS: Final = 1.0
+
+
+class Worker(forks.Other):
+    """A worker process as its parent sees it; there is none before it is forked or started.
+
+    Attributes:
+        counts: the last cut of its tally.
+        given: the uploads that it has and has not told the end of, by number.
+        done: it has told all.
+    """
+
+    def __init__(self, orders: Orders) -> None:
+        super().__init__(0)
+        self.counts = Tally()
+        self.given: dict[int, Upload] = {}
+        self.done = False
+        self._orders = orders
+        #: It asks here with an octet, and is sent its orders and portions.
+        self._asks: socket.socket | None = None
+        self._told: IO[bytes] | None = None
+        self._threads: list[threading.Thread] = []
+
+    def fork(self, others: Iterable[Worker]) -> None:
+        """Fork it, with all that is loaded: no loop, no thread may exist yet."""
+        with self._pipes() as (asks, told):
+            self.pid = forks.forked(lambda: work(asks, told), others)
+
+    def start(self) -> None:
+        """Start it from nothing, unless it is there already: whatever this process has besides, it gets none of it.
+
+        Raises OSError when there can be no more processes.
+        """
+        if self._asks is None:
+            with self._pipes() as (asks, told):
+                self.pid = forks.started("from fastpost.worker import main; main()", asks.fileno(), told.fileno())
+
+    @contextlib.contextmanager
+    def _pipes(self) -> Iterator[tuple[socket.socket, IO[bytes]]]:
+        """Make its pipes; gives its ends of them, which are closed here once it has them."""
+        self._asks, asks = socket.socketpair()
+        reading, writing = os.pipe()
+        self._told = open(reading, "rb")  # noqa: SIM115
+        with asks, open(writing, "wb") as told:
+            yield asks, told
+
+    def attend(self, name: str, waits: Callable[..., None], *arguments: object) -> None:
+        """Have a thread call `waits`, which waits for this worker and ends with it."""
+        thread = threading.Thread(target=waits, args=arguments, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def serve(self, number: int, portions: Portions) -> None:
+        """Give it what it asks for, in a thread, until there is no more or it is gone. Raises what the walk raises.
+
+        Args:
+            number: its own among the processes.
+            portions: where it comes from.
+        """
+        assert self._asks is not None
+        first = 0
+        with contextlib.suppress(OSError):
+            self._asks.sendall(pickle.dumps(self._orders))
+            while self._asks.recv(1):
+                uploads = portions.take(number)
+                self.given.update(enumerate(uploads or (), start=first))
+                self._asks.sendall(packed(uploads, first))
+                first += len(uploads or ())
+
+    def hear(self) -> Message | None:
+        """Wait for its next message, in a thread; None: it is gone."""
+        assert self._told is not None
+        try:
+            message: Message = pickle.load(self._told)
+        except (EOFError, OSError, pickle.UnpicklingError):  # the last one: killed in the midst of a message
+            return None
+        return message
+
+    def lost(self) -> WorkerLost:
+        """Say how it ended, once its pipe says that it did."""
+        return WorkerLost(
+            f"one of the processes {self.wait()}: this file was with it, and may have arrived or not; upload it again"
+        )
+
+    def end(self) -> None:
+        """End it: whoever wants its last word has heard it."""
+        self.kill()
+        self.wait()
+        for thread in self._threads:
+            thread.join(_THREAD_ENDS)
+        self.close()
+
+    def close(self) -> None:
+        """Close the parent's ends."""
+        for end in (self._asks, self._told):
+            if end is not None:
+                end.close()
