@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import itertools
 import signal
 import threading
@@ -57,7 +58,8 @@ class Processes:
         self.stopping = False
         self._settings = settings
         self._shares = _shares(settings, count)[1:]
-        self._uploader = Uploader(settings)
+        # The cores are for all of them.
+        self._uploader = Uploader(dataclasses.replace(settings, busy_poll=False))
         self._workers: list[Worker] = []
         self._run: _Run | None = None
 

@@ -20,9 +20,19 @@ from fastpost.config import Settings
 from fastpost.cores import Cores, busy, idle
 from fastpost.errors import FastpostError, HttpStatus, NotProcessed, ProtocolViolation, Reaction, StreamReset
 from fastpost.portions import Portions
-from fastpost.processes import _shares
+from fastpost.processes import Processes, _shares
 from fastpost.sources import Batch, Upload
 from fastpost.tally import Peer, Shares, Tally
+
+
+def test_none_of_several_processes_waits_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Settings] = []
+    monkeypatch.setattr("fastpost.processes.Uploader", made.append)
+    settings = Settings(to="http://a/", connections=2)
+    Processes(settings, 2)
+    assert settings.busy_poll
+    assert not any(one.busy_poll for one in [*made, *_shares(settings, 2)])
+    assert made
 
 
 def walk(sizes: list[int]) -> Iterator[Batch]:
