@@ -30,8 +30,8 @@ if typing.TYPE_CHECKING:
 
 #: Gather lists sent in one tick before the loop gets its turn: some 8 MiB of large files.
 _SENDS_PER_TICK = 8
-#: Answers that are waited for awake before the loop gets its turn: a millisecond or two.
-_ROUNDS_AWAKE = 32
+#: Seconds after which the loop gets its turn though answers keep coming: slow disks and callbacks take time as well.
+_AWAKE = 0.001
 #: The socket is full, or empty.
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: One TLS record's worth and more; responses to uploads are short.
@@ -46,7 +46,8 @@ _NO_STREAMS = (
     "the server allows no upload at present (MAX_CONCURRENT_STREAMS is 0): waiting for it, as long as it answers PING"
 )
 
-#: Sockets that are open now; a test asserts that none is left.
+#: Sockets that are open now, on any loop of the process; with more than one, none is waited for awake. A test asserts
+#: that none is left.
 _live_sockets = 0
 
 
@@ -273,17 +274,17 @@ class Connection:
             self._advance(time.monotonic())
 
     def _readable(self) -> None:
-        for _ in range(_ROUNDS_AWAKE):
-            now = time.monotonic()
-            if not self._receive(now):
-                return
+        now = time.monotonic()
+        turn = now + _AWAKE
+        while now < turn and self._receive(now):
             self._advance(now)
             if not self._answers_at_once():
                 return
+            now = time.monotonic()
 
     def _answers_at_once(self) -> bool:
-        """Wait awake for the next answer, where that pays and no other connection has to wait meanwhile."""
-        if self.closed or _live_sockets > 1 or not self._settings.busy_poll:
+        """Wait awake for the next answer, where that pays, no more can be sent, and no other connection has to wait."""
+        if self.closed or self._writing or _live_sockets > 1 or not self._settings.busy_poll:
             return False
         return self.session.plane.answers_at_once(self._fd)
 

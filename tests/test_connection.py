@@ -701,9 +701,34 @@ def test_the_loop_gets_its_turn_though_answers_come_at_once(
     assert asked
 
 
-@pytest.mark.parametrize(("busy_poll", "others", "waits"), [(True, 0, True), (False, 0, False), (True, 1, False)])
-def test_who_waits_awake(busy_poll: bool, others: int, waits: bool) -> None:
-    """Not where it was asked to sleep, and not while another connection has to wait for that."""
+def test_slow_ticks_among_answers_that_come_at_once_leave_the_loop_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a cold disk, or a program that takes its time with results: its other tasks wait for one of them."""
+    ticks: list[float] = []
+    clock = 0.0
+
+    def advance(self: Connection, now: float) -> None:
+        nonlocal clock
+        ticks.append(now)
+        clock += 0.01
+
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr(Connection, "_receive", lambda self, now: len(ticks) < 10)
+    monkeypatch.setattr(Connection, "_advance", advance)
+    monkeypatch.setattr(Connection, "_answers_at_once", lambda self: True)
+
+    async def main() -> None:
+        connection("http://127.0.0.1/")._readable()
+
+    drive(main())
+    assert ticks == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("busy_poll", "others", "writing", "waits"),
+    [(True, 0, False, True), (False, 0, False, False), (True, 1, False, False), (True, 0, True, False)],
+)
+def test_who_waits_awake(busy_poll: bool, others: int, writing: bool, waits: bool) -> None:
+    """Not where it was asked to sleep, nor while another connection has to wait for that or more can be sent."""
 
     async def main(url: str) -> None:
         opened = [connection(url, busy_poll=busy_poll) for _ in range(1 + others)]
@@ -712,6 +737,7 @@ def test_who_waits_awake(busy_poll: bool, others: int, waits: bool) -> None:
         first = opened[0]
         sessions = [one.session for one in opened]
         first.session = SimpleNamespace(plane=SimpleNamespace(answers_at_once=lambda fd: fd >= 0))  # type: ignore[assignment]
+        first._want_write(writing)
         assert first._answers_at_once() == waits
         first.session = sessions[0]
         for one in opened:
