@@ -393,7 +393,7 @@ cdef class SendSide:
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
         cdef int64_t ready, parked, on_the_line, answering, leaving
-        if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) == 0:
+        if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) + self.behind == 0:
             return
         ready = self._scheduler.ready
         parked = len(self._parked)

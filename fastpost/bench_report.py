@@ -223,6 +223,8 @@ def _empty(one: Json) -> str:
     limit = one["limited_by"]
     if not one["connections_opened"]:
         why = "no connection was ready"
+    elif one["peer"]["settings"].get("MAX_CONCURRENT_STREAMS") == 0:
+        why = causes.NO_STREAM
     elif limit is not None:
         why = f"{limit['share']:.0%} of the time they waited for the {limit['cause'].replace('_', ' ')}"
     else:

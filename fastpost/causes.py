@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: In the order of cli.md; the last one is what is left: fastpost itself.
 CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
 
+#: What no number of connections helps against.
+NO_STREAM: Final = "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)"
+
 #: Stream-seconds below which nothing is worth a word.
 _LEAST: Final = 0.05
 
@@ -55,6 +58,8 @@ def verdict(tally: Tally, processes: int = 1) -> Verdict | None:
 
 def _stream_limit(tally: Tally) -> str:
     allowed = tally.peer.max_concurrent_streams
+    if not allowed:
+        return f"uploads waited for a free stream: {NO_STREAM}; {_turn(tally, 'stream_limit')}try again later"
     return (
         f"uploads waited for a free stream: the server allows {allowed:,} at once on a connection; "
         f"{_turn(tally, 'stream_limit')}--connections {_more(tally)}"

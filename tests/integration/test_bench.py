@@ -336,6 +336,17 @@ def test_measurements_in_which_no_upload_ended_are_told(processes: str, tmp_path
     assert "No upload ended in 0.5 s" in page.read_text("utf-8")
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_server_that_allows_no_stream_is_told(processes: str) -> None:
+    ends = ("--warm-up", "0", "--duration", "2.5s", "--processes", processes)
+    with Server(max_concurrent_streams=0) as server:
+        run = bench(server.url, "-c", "4", *ends)
+    assert run.code == 1
+    assert run.told("no upload ended", "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)")
+    assert only(run)["limited_by"]["cause"] == "stream_limit"
+    assert "--connections" not in only(run)["limited_by"]["sentence"]
+
+
 class Gone(Script):
     """Takes so many uploads, and then there is no server any more."""
 
