@@ -165,7 +165,7 @@ cdef class Counted:
     """What uploads came to that count. Octets are of payload, `wasted` of those that failed.
 
     `latency` is from the first attempt (or from when it was due) to the response's end, `response` from the last octet
-    sent to that; both of uploads that went well.
+    sent to that; both of uploads that went well, `response` only of those that were sent whole.
     """
 
     def __cinit__(self):
@@ -280,7 +280,8 @@ cdef class Meter:
                 part.ok += 1
                 part.payload += attempt.payload
                 part.latency.add(attempt.finished - attempt.began)
-                part.response.add(attempt.finished - attempt.body_sent)
+                if attempt.body_sent:  # an answer that came before the last octet was sent is no answer to that
+                    part.response.add(attempt.finished - attempt.body_sent)
             else:
                 part.failed += 1
                 part.wasted += attempt.payload

@@ -156,7 +156,7 @@ def _told(one: Attempt, begins: float) -> dict[str, object]:
     return {
         "at_ms": round((one.began - begins) * 1e3, 3) if one.began else None,
         "latency_ms": round((one.finished - one.began) * 1e3, 3) if went_well else None,
-        "response_ms": round((one.finished - one.body_sent) * 1e3, 3) if went_well else None,
+        "response_ms": round((one.finished - one.body_sent) * 1e3, 3) if went_well and one.body_sent else None,
         "size": one.size if one.size >= 0 else None,
         "status": one.status or None,
         "error": None if went_well else type(one.failure).__name__,

@@ -113,7 +113,7 @@ def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
         ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),
         ("latency", percentiles(one["latency_ms"])),
-        ("response", percentiles(one["response_ms"]) + " (from the last octet sent)"),
+        ("response", _response(one["response_ms"])),
         ("status", " · ".join(f"{status} × {count:,}" for status, count in one["status"].items())),
         ("errors", " · ".join(f"{error} × {count:,}" for error, count in one["errors"].items())),
         *(("", f"  {cause}: {message}") for cause, message in one["examples"].items()),
@@ -143,6 +143,11 @@ def percentiles(values: Mapping[str, float | None]) -> str:
     if values["max"] is None:
         return "nothing ended"
     return " · ".join(f"{_NAMES.get(name, name)} {ms(value)}" for name, value in values.items()) + " ms"
+
+
+def _response(values: Mapping[str, float | None]) -> str:
+    """Return the row; none where every answer came before the last octet was sent."""
+    return "" if values["max"] is None else f"{percentiles(values)} (from the last octet sent)"
 
 
 def ms(value: float | None) -> str:

@@ -347,6 +347,33 @@ def test_a_server_that_allows_no_stream_is_told(processes: str) -> None:
     assert "--connections" not in only(run)["limited_by"]["sentence"]
 
 
+class Early(Script):
+    """Answers when it has seen the fields, and takes none of the body."""
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        peer.answer(request, 201)
+
+    def received(self, peer: Peer, request: Request, octets: int) -> None:
+        pass
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        pass
+
+
+def test_an_answer_before_the_last_octet_has_no_time_from_that(tmp_path: Path) -> None:
+    log = tmp_path / "log.ndjson"
+    ends = ("--warm-up", "0", "--count", "1", "-c", "1")
+    with Server(Early()) as server:
+        run = bench(server.url, "--size", "1MiB", "--log", log, *ends)
+        told = command.run("bench", server.url, "--size", "1MiB", *ends).out
+    one = only(run)
+    assert one["uploads"]["ok"] == 1
+    assert one["latency_ms"]["max"] < 60_000
+    assert one["response_ms"]["max"] is None
+    assert [json.loads(line)["response_ms"] for line in log.read_text().splitlines()] == [None]
+    assert "response" not in told
+
+
 class Gone(Script):
     """Takes so many uploads, and then there is no server any more."""
 
