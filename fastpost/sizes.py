@@ -56,10 +56,10 @@ def octets(text: str) -> int:
     unit = None if found is None else _UNITS.get(found[2].lower())
     if found is None or unit is None:
         raise UsageError(f"{text!r} is no size: write octets as 4096, 4KiB, 10MiB or 1GB")
-    size = round(float(found[1]) * unit)
+    size = float(found[1]) * unit
     if size > _LARGEST:
         raise UsageError(f"{text!r} is more than 1 TiB: write a smaller size")
-    return size
+    return round(size)
 
 
 def parse(text: str) -> Sizes:
@@ -88,4 +88,6 @@ def _weighted(parts: Sequence[str]) -> Weighted:
         weights.append(float(weight))
     if not sum(weights):
         raise UsageError("every weight is 0")
+    if math.isinf(sum(weights)):
+        raise UsageError("the weights are too large: write numbers like 80")
     return Weighted(tuple(sizes), tuple(itertools.accumulate(weights)))

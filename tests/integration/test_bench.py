@@ -238,6 +238,8 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("-c", "1,"), ("'' is no number", "like 1,10,50")),
         (("-c", "1,5,1"), ("'1,5,1' names one of them twice",)),
         (("--size", ""), ("--size ''", "write 4KiB")),
+        (("--size", "9" * 400), ("more than 1 TiB",)),
+        (("--size", f"1KiB:{'9' * 400}"), ("the weights are too large",)),
         (("--size", "2TiB"), ("--size '2TiB'", "more than 1 TiB")),
         (("--log", ""), ("--log is given an empty name", "shell variable")),
         (("--log", "x.out", "--hdr-log", "./x.out"), ("--log and --hdr-log name the same file, ./x.out",)),
