@@ -84,6 +84,7 @@ def _refuse(constant: str) -> float:
 def _read(report: Json) -> None:
     """Read once what will be compared. Raises what it raises for a report that is not whole."""
     differences(report, report)
+    _lost(report, report)
     if not all(isinstance(text, str) for text in _side(report, "").values()):
         raise TypeError("a text is none")
     for one in report["measurements"]:
@@ -117,7 +118,13 @@ def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0
         "level": level,
         "before": _side(before, names[0]),
         "after": _side(after, names[1]),
-        "differences": [*differences(before, after), *_unmatched(old, new)],
+        "differences": [
+            *differences(before, after),
+            *_unmatched(old, new),
+            *_left_out(before, "before", common),
+            *_left_out(after, "after", common),
+            *_lost(before, after),
+        ],
         "comparisons": [_comparison(setting, old[setting], new[setting], scheduled, level) for setting in common],
     }
 
@@ -131,6 +138,8 @@ def differences(before: Json, after: Json) -> list[str]:
     ]
     if before["method"] != after["method"]:
         found.append(f"method: {before['method']} and {after['method']}")
+    if before["fastpost"] != after["fastpost"]:
+        found.append(f"fastpost: {before['fastpost']} and {after['fastpost']}")
     if before["machine"] != after["machine"]:
         found.append("machine: the two were not measured from the same one")
     if any(one["client"]["lower_bound"] for report in (before, after) for one in report["measurements"]):
@@ -146,6 +155,38 @@ def _unmatched(old: Mapping[Setting, object], new: Mapping[Setting, object]) -> 
         for setting in mine
         if setting not in other
     ]
+
+
+def _left_out(report: Json, side: str, common: Sequence[Setting]) -> list[str]:
+    """Return in words which runs of a compared setting have no figures to compare."""
+    groups = grouped(report["measurements"])
+    without = {setting: sum(not one["uploads"]["ok"] for one in groups[setting]) for setting in common}
+    return [
+        f"runs: with {setting.in_words()} no upload went well in {count} of {len(groups[setting])} runs {side}, "
+        "which are left out"
+        for setting, count in without.items()
+        if count
+    ]
+
+
+def _lost(before: Json, after: Json) -> list[str]:
+    """Return in words where a larger part was lost on one side: a server that fails fast is no fast one."""
+    old, new = grouped(before["measurements"]), grouped(after["measurements"])
+    return [
+        f"{lost}: with {setting.in_words()} {mine[0]:,} of {mine[1]:,} uploads before, {theirs[0]:,} of {theirs[1]:,} "
+        "after; the figures are of those that went well"
+        for setting in old
+        if setting in new
+        for lost in ("failed", "dropped")
+        for mine, theirs in [(_share(old[setting], lost), _share(new[setting], lost))]
+        if mine[0] * theirs[1] != theirs[0] * mine[1]
+    ]
+
+
+def _share(runs: Sequence[Json], lost: str) -> tuple[int, int]:
+    """Return how many uploads of all runs failed, or were dropped, and of how many."""
+    uploads = [one["uploads"] for one in runs]
+    return sum(one[lost] for one in uploads), sum(one["ok"] + one["failed"] + one["dropped"] for one in uploads)
 
 
 def _side(report: Json, name: str) -> dict[str, object]:

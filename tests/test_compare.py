@@ -60,6 +60,41 @@ def test_a_faster_and_a_slower_server_are_called_so() -> None:
     assert set(verdicts(report(1), report(2, speed=0.8)).values()) == {"slower"}
 
 
+def test_more_failures_on_one_side_are_told() -> None:
+    before, after = report(1), report(2)
+    for one in after["measurements"]:
+        one["uploads"] |= {"ok": 900, "failed": 100}
+    assert compare.compared(before, before, ("a", "b"))["differences"] == []
+    sent = sum(one["uploads"]["ok"] for one in before["measurements"])
+    assert compare.compared(before, after, ("a", "b"))["differences"] == [
+        f"failed: with 50 in flight on 1 connection 0 of {sent:,} uploads before, 500 of 5,000 after; the figures are "
+        "of those that went well"
+    ]
+
+
+def test_more_arrivals_dropped_on_one_side_are_told() -> None:
+    """In an open loop the rate is what was asked for: this alone tells of a server that does not keep up."""
+    before, after = report(1, loop="open", rate=1000.0), report(1, loop="open", rate=1000.0)
+    after["measurements"][0]["uploads"]["dropped"] = 7
+    (told,) = compare.compared(before, after, ("a", "b"))["differences"]
+    assert told.startswith("dropped: with 50 in flight on 1 connection 0 of ")
+
+
+def test_runs_that_are_left_out_are_told() -> None:
+    before, after = report(1), report(2)
+    after["measurements"][3]["uploads"] |= {"ok": 0, "rate": 0.0}
+    comparison = compare.compared(before, after, ("a", "b"))
+    assert comparison["comparisons"][0]["runs"] == [5, 4]
+    assert comparison["differences"] == [
+        "runs: with 50 in flight on 1 connection no upload went well in 1 of 5 runs after, which are left out"
+    ]
+
+
+def test_another_fastpost_is_told() -> None:
+    before, after = report(1), report(2) | {"fastpost": "0.2.0"}
+    assert compare.compared(before, after, ("a", "b"))["differences"] == ["fastpost: 0.1.0 and 0.2.0"]
+
+
 def test_of_pairs_from_one_server_at_most_a_twentieth_are_called_different() -> None:
     pairs = [verdicts(report(seed), report(seed + 10_000)) for seed in range(200)]
     for figure in ("rate", "p99"):
