@@ -8,6 +8,7 @@ from fastpost import bench_charts
 from fastpost.bench_report import Setting, empty, grouped
 from fastpost.bench_text import chosen, load, ms, rows
 from fastpost.page import Page, number
+from fastpost.report import three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,8 +47,8 @@ def drawn(report: Mapping[str, Any]) -> str:
 
 def _key_figures(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     latency, uploads = one["latency_ms"], one["uploads"]
-    yield "uploads/s", f"{uploads['rate']:,.0f}"
-    yield "MB/s", f"{one['bytes']['rate'] / 1e6:,.1f}"
+    yield "uploads/s", three_digits(uploads["rate"])
+    yield "MB/s", three_digits(one["bytes"]["rate"] / 1e6)
     yield "p50, ms", ms(latency["p50"])
     yield "p99, ms", ms(latency["p99"])
     yield "failed", f"{uploads['failed']:,}"
@@ -68,8 +69,8 @@ def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> 
     if (knee := report["knee"]) is not None:
         at = bench_charts.in_words(Setting.of(knee), list(grouped(report["measurements"])))
         page.paragraph(
-            f"The knee is at {at}: the fewest that reach 95 % of the best rate, {knee['rate']:,.0f} uploads/s. "
-            "More of them only wait longer."
+            f"The knee is at {at}: the fewest that reach 95 % of the best rate, "
+            f"{three_digits(knee['rate'])} uploads/s. More of them only wait longer."
         )
     page.paragraph(_LOOPS[report["load"]["loop"]])
 
@@ -92,8 +93,8 @@ def _table(measurements: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...
         latency, limit = one["latency_ms"], one["limited_by"]
         yield (
             _name(one, measurements),
-            f"{one['uploads']['rate']:,.0f}",
-            f"{one['bytes']['rate'] / 1e6:,.1f}",
+            three_digits(one["uploads"]["rate"]),
+            three_digits(one["bytes"]["rate"] / 1e6),
             *(ms(latency[name]) for name in ("p50", "p99", "max")),
             f"{one['uploads']['ok']:,}",
             f"{one['uploads']['failed']:,}",

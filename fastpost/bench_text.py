@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr
 from fastpost.bench_report import Setting, connections
-from fastpost.report import octets_text, safe, uncut
+from fastpost.report import octets_text, safe, three_digits, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,8 +78,8 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
             str(one["connections"]),
             f"{one['concurrency']:,}",
             str(one["run"]),
-            f"{one['uploads']['rate']:,.0f}",
-            f"{one['bytes']['rate'] / 1e6:,.1f}",
+            three_digits(one["uploads"]["rate"]),
+            three_digits(one["bytes"]["rate"] / 1e6),
             *(ms(latency[name]) for name in ("p50", "p99", "max")),
             f"{one['uploads']['failed']:,}",
             "lower bound" if one["client"]["lower_bound"] else "",
@@ -110,7 +110,7 @@ def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = [
         ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}{_by(one)}"),
         ("uploads", f"{counted} in {one['seconds']:,.2f} s"),
-        ("rate", f"{uploads['rate']:,.0f} uploads/s · {octets['rate'] / 1e6:,.1f} MB/s"),
+        ("rate", f"{three_digits(uploads['rate'])} uploads/s · {three_digits(octets['rate'] / 1e6)} MB/s"),
         ("octets", f"{octets_text(octets['payload'])} of payload · {octets_text(octets['sent'])} sent"),
         ("latency", percentiles(one["latency_ms"])),
         ("response", _response(one["response_ms"])),
@@ -179,7 +179,7 @@ def _sparkline(timeline: Sequence[dict[str, Any]]) -> str:
     means = [sum(rates[at : at + step]) / len(rates[at : at + step]) for at in range(0, len(rates), step)]
     most = max(means) or 1.0
     sparks = "".join(_SPARKS[min(int(mean / most * len(_SPARKS)), len(_SPARKS) - 1)] for mean in means)
-    return f"{sparks} {min(rates):,.0f} to {max(rates):,.0f} uploads/s"
+    return f"{sparks} {three_digits(min(rates))} to {three_digits(max(rates))} uploads/s"
 
 
 def _histogram(one: dict[str, Any]) -> Table:

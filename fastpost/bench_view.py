@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastpost.progress import FRAME_INTERVAL, LINE_INTERVAL
+from fastpost.report import three_digits
 
 if TYPE_CHECKING:
     from fastpost.measurement import Measured
@@ -40,21 +41,27 @@ class LiveView:
 
 
 def _parts(one: Measured, which: str, now: float) -> list[str]:
+    """Return what there is to see, the most telling first: a narrow terminal cuts the rest off."""
     plan, meter = one.plan, one.meter
-    parts = [which] if which else []
+    last = [which] if which else []
     if now < meter.begins:
-        return [*parts, "warming up"]
+        return ["warming up", *last]
+    parts = []
     if plan.duration is not None:
         parts.append(f"{min(now - meter.begins, plan.duration):.0f} of {plan.duration:g} s")
     if plan.count is not None:
         parts.append(f"{meter.ended:,} of {plan.count:,}")
+    if one.row is not None:
+        parts += _last_second(one.row)
+        last.insert(0, f"{three_digits(one.row.payload / one.row.seconds / 1e6)} MB/s")
     if meter.whole.failed:
-        parts.append(f"{meter.whole.failed:,} failed")
-    return parts if one.row is None else parts + _last_second(one.row)
+        last.insert(0, f"{meter.whole.failed:,} failed")
+    return parts + last
 
 
 def _last_second(row: Row) -> list[str]:
-    parts = [f"{row.ok / row.seconds:,.0f} uploads/s", f"{row.payload / row.seconds / 1e6:,.1f} MB/s"]
+    """Return its rate, p99 and what uploads waited for most."""
+    parts = [f"{three_digits(row.ok / row.seconds)} uploads/s"]
     if row.ok:
         parts.append(f"p99 {row.p99:,.2f} ms")
     if any(row.blocked.values()):

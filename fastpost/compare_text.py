@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost.bench_report import Setting
-from fastpost.report import safe, uncut
+from fastpost.report import safe, three_digits, uncut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def doubt(one: Mapping[str, Any]) -> str:
 def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Return a figure with its unit, before and after, and its change."""
     scale, unit = _SCALES.get(figure["figure"], (1.0, "ms"))
-    before, after = (_number(figure[side] / scale) for side in ("before", "after"))
+    before, after = (three_digits(figure[side] / scale) for side in ("before", "after"))
     name = f"{figure['figure']} {unit}"
     if figure["change"] is None:
         return name, before, after, "too little to tell"
@@ -69,7 +69,3 @@ def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def upper_end(figure: Mapping[str, Any]) -> str:
     """Return the upper end of the interval of a change, which may have none."""
     return "any" if figure["high"] is None else f"{figure['high']:+.1%}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastpost.report import Row, octets_text, safe
+from fastpost.report import Row, octets_text, safe, three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ def _ping(ping: Mapping[str, Any]) -> str:
 
 def _upload(upload: Mapping[str, Any]) -> str:
     took = upload["seconds"]
-    rate = f" · {upload['octets'] / took / 1e6:,.1f} MB/s" if took and upload["octets"] else ""
+    rate = f" · {three_digits(upload['octets'] / took / 1e6)} MB/s" if took and upload["octets"] else ""
     status = f" · status {upload['status']}" if upload["status"] else ""
     return f"{octets_text(upload['octets'])} in {took:,.2f} s{rate}{status} · {upload['ended']}"
 
@@ -102,5 +102,4 @@ def _ceiling(ceiling: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _rate(octets: float) -> str:
-    megabytes = octets / 1e6
-    return "any" if octets > _ENDLESS else f"{megabytes:,.2f}" if megabytes < 100 else f"{megabytes:,.0f}"
+    return "any" if octets > _ENDLESS else three_digits(octets / 1e6)

@@ -231,6 +231,14 @@ def octets_text(count: int) -> str:
     return f"{size:.1f} {units[-1]}"
 
 
+def three_digits(value: float) -> str:
+    """Return a rate or a time in three digits at least: 29,557, 37.2, 3.14; below 1 in three decimals."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    decimals = 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
+    return f"{value:.{decimals}f}" if value else "0"
+
+
 def _escape(character: str) -> str:
     point = ord(character)
     if 0xDC80 <= point <= 0xDCFF:

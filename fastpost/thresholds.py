@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastpost.bench_report import Setting
 from fastpost.errors import UsageError
+from fastpost.report import three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,9 +93,9 @@ def _judged(threshold: Threshold, measurements: Sequence[Mapping[str, Any]]) -> 
 def _shown(figure: str, value: float) -> str:
     match figure:
         case "rate":
-            return f"{value:,.0f} uploads/s"
+            return f"{three_digits(value)} uploads/s"
         case "throughput":
-            return f"{value / 1e6:,.1f} MB/s"
+            return f"{three_digits(value / 1e6)} MB/s"
         case "failed":
             return f"{value:.2%} failed"
         case "dropped":

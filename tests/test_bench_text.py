@@ -18,5 +18,16 @@ def test_no_figure_is_cut_where_there_is_no_room_for_the_table(width: int) -> No
     told = bench_text.drawn(report(one, measured(50)), Console(width=width))
     rows = [re.split(" {2,}", line.strip()) for line in told.splitlines()]
     assert ["conns", "in flight", "run", "uploads/s", "MB/s", "p50 ms", "p99 ms", "max ms", "failed"] in rows
-    assert any(row[:5] == ["64", "1,000", "1", "1,234,567", "5,056.8"] and row[-1] == "lower bound" for row in rows)
+    assert any(row[:5] == ["64", "1,000", "1", "1,234,567", "5,057"] and row[-1] == "lower bound" for row in rows)
     assert "…" not in told
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(0.5, "0.500"), (3.21, "3.21"), (37.25, "37.2"), (99.96, "100"), (29_557.3, "29,557"), (0, "0")]
+)
+def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
+    one = measured(rate=1000, seconds=(1.0, 1.0))
+    one["uploads"]["rate"] = rate
+    text = bench_text.drawn(report(one, measured(10, rate=0)), Console(width=120))
+    assert f"{told} uploads/s" in text
+    assert any(line.split()[3:4] == [told] for line in text.splitlines() if line.split()[:2] == ["1", "50"])
