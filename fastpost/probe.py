@@ -7,33 +7,27 @@ whole connection here, streams too, and judges the server on the way.
 
 from __future__ import annotations
 
-import functools
 import os
 import select
-import socket
 import ssl
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
 
-from fastpost import servers, tcp, tls
+from fastpost import reach, servers
 from fastpost import target as targets
 from fastpost.errors import ConnectFailed, NotHttp2, error_code_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from fastpost.config import Settings
     from fastpost.target import Target
 
 SCHEMA: Final = "fastpost.probe/1"
-
-_T = TypeVar("_T")
 
 #: PINGs for the round trip, and the number of connections up to which the ceiling is told.
 _PINGS: Final = 10
@@ -92,13 +86,11 @@ class Probe:
             settings.to, method=settings.method, content_type=settings.content_type or "application/octet-stream"
         )
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
-        self._times: dict[str, float | None] = {"dns": None, "tcp": None, "tls": None, "settings": None}
         self._pending = bytearray()
         #: The server has ended the connection.
         self._closed = False
         #: It takes nothing any more; what it has said may still be to be read.
         self._deaf = False
-        self._address = ""
         self._told: dict[str, int] = {}
         self._settled = False
         self._pongs = 0
@@ -120,9 +112,10 @@ class Probe:
         """Return the report of schema fastpost.probe/1. Raises a TargetUnreachable."""
         where = f"{self._target.host}:{self._target.port}"
         self._began = time.monotonic()
-        with self._connected(where) as self._socket:
-            tls = self._tls()
-            self._exchange_settings(where)
+        reached = reach.reach(self._target, self._settings)
+        with reached.socket as self._socket:
+            tls = reached.tls()
+            reached.times["settings"] = self._exchange_settings(where)
             try:
                 self._ping()
             except h2.exceptions.ProtocolError as error:
@@ -130,71 +123,12 @@ class Probe:
             self._initial = (self._h2.remote_settings.initial_window_size, self._h2.outbound_flow_control_window)
             self._largest = list(self._initial)
             self._upload()
-        return self._report(tls)
+        return self._report(reached, tls)
 
-    # --- reaching it --------------------------------------------------------------------------------------------------
+    # --- what it says at once -----------------------------------------------------------------------------------------
 
-    def _connected(self, where: str) -> socket.socket:
-        """DNS, TCP, TLS: each timed."""
-        target, timeout = self._target, self._settings.connect_timeout
-        try:
-            found = self._timed("dns", lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            raise tcp.no_address(target, error) from None
-        try:
-            plain = self._first_that_answers(found)
-        except OSError as error:
-            raise tcp.no_connection(target, error) from None
-        plain.settimeout(timeout)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if target.scheme == "http":
-            return plain
-        context = tls.client_context(self._settings)
-        try:
-            wrapped = self._timed("tls", lambda: context.wrap_socket(plain, server_hostname=target.host))
-        except (OSError, ValueError) as error:
-            plain.close()
-            raise tls.failure(error, where) from None
-        if wrapped.selected_alpn_protocol() != "h2":
-            wrapped.close()
-            raise NotHttp2(tls.no_alpn(where))
-        return wrapped
-
-    def _first_that_answers(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
-        """Connect to one of the addresses that getaddrinfo told. Raises OSError, of the last one.
-
-        One that swallows packets may use up its part of the time, not that of the others.
-        """
-        ends = time.monotonic() + self._settings.connect_timeout
-        failure = OSError(0, "no address")
-        for left, one in zip(range(len(found), 0, -1), found, strict=True):
-            part = max((ends - time.monotonic()) / left, 0.001)
-            try:
-                connected = self._timed("tcp", functools.partial(_connect, one, part))
-            except OSError as error:
-                failure = error
-            else:
-                self._address = one[-1][0]
-                return connected
-        raise failure
-
-    def _timed(self, name: str, work: Callable[[], _T]) -> _T:
-        began = time.monotonic()
-        result = work()
-        self._times[name] = time.monotonic() - began
-        return result
-
-    def _tls(self) -> dict[str, object] | None:
-        if not isinstance(self._socket, ssl.SSLSocket):
-            return None
-        cipher = self._socket.cipher()
-        return {
-            "version": self._socket.version(),
-            "cipher": cipher[0] if cipher else None,
-            "alpn": self._socket.selected_alpn_protocol(),
-        }
-
-    def _exchange_settings(self, where: str) -> None:
+    def _exchange_settings(self, where: str) -> float:
+        """Return the seconds until the server's SETTINGS came. Raises NotHttp2."""
         began = time.monotonic()
         self._h2.initiate_connection()
         self._flush()
@@ -209,7 +143,7 @@ class Probe:
                 f"{where} did not send HTTP/2 SETTINGS: check scheme and port; the server may speak HTTP/1.1 only, or "
                 "only TLS; fastpost needs HTTP/2, by ALPN (https) or prior knowledge (http)"
             )
-        self._times["settings"] = time.monotonic() - began
+        return time.monotonic() - began
 
     def _ping(self) -> None:
         """Measure round trips. Behind the first answer everything has come that the server grants at once."""
@@ -409,14 +343,14 @@ class Probe:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def _report(self, tls: dict[str, object] | None) -> dict[str, Any]:
+    def _report(self, reached: reach.Reached, tls: dict[str, object] | None) -> dict[str, Any]:
         streams = self._told.get("MAX_CONCURRENT_STREAMS")
         return {
             "schema": SCHEMA,
             "target": self._target.template,
             "method": self._target.method.decode(),
-            "address": self._address,
-            "times_ms": {name: _ms(took) for name, took in self._times.items()},
+            "address": reached.address,
+            "times_ms": {name: _ms(took) for name, took in reached.times.items()},
             "tls": tls,
             "settings": self._told,
             "max_concurrent_streams": streams,
@@ -442,10 +376,17 @@ class Probe:
             "answered": (self._status > 0) + self._over,
             "goaway": self._goaway,
             "server": self._recognised(),
-            "ceiling": ceiling(
-                statistics.median(self._pings) if self._pings else None, self._largest[0], self._largest[1], streams
-            ),
+            "ceiling": self._ceiling(streams),
         }
+
+    def _ceiling(self, streams: int | None) -> dict[str, object] | None:
+        """Return the ceiling by the windows as far as they were seen: an upload that never filled them saw no more."""
+        found = ceiling(
+            statistics.median(self._pings) if self._pings else None, self._largest[0], self._largest[1], streams
+        )
+        if found is not None:
+            found["unfilled"] = self._largest == list(self._initial) and self._sent < min(self._initial)
+        return found
 
     def _recognised(self) -> dict[str, object]:
         found = servers.recognised(self._server, self._told)
@@ -459,19 +400,6 @@ class Probe:
         }
 
 
-def _connect(found: tuple[Any, ...], timeout: float) -> socket.socket:
-    """Connect to an address as getaddrinfo tells it. Raises OSError."""
-    family, kind, protocol, _, address = found
-    connecting = socket.socket(family, kind, protocol)
-    try:
-        connecting.settimeout(timeout)
-        connecting.connect(address)
-    except BaseException:
-        connecting.close()
-        raise
-    return connecting
-
-
 def ceiling(rtt: float | None, stream: int, connection: int, streams: int | None) -> dict[str, object] | None:
     """Return the most octets a second that the windows let through: window ÷ round trip; None without a round trip.
 
@@ -483,7 +411,7 @@ def ceiling(rtt: float | None, stream: int, connection: int, streams: int | None
     """
     if not rtt:
         return None
-    one = min(stream, connection)
+    one = 0 if streams == 0 else min(stream, connection)
     whole = connection if streams is None else min(connection, streams * stream)
     return {
         "rtt_ms": _ms(rtt),

@@ -31,6 +31,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
         ("upload", _upload(upload)),
         ("goaway", _goaway(found)),
         *_ceiling(found["ceiling"]),
+        *_unfilled(found),
         *((("knob" if place == 0 else ""), f"{cause.replace('_', ' ')}: {knob}")
           for place, (cause, knob) in enumerate(found["server"]["knobs"].items())),
     ]  # fmt: skip
@@ -99,6 +100,19 @@ def _ceiling(ceiling: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         ("ceiling", f"window ÷ round trip: one upload {_rate(ceiling['one_upload'])} MB/s"),
         ("", f"in all, by connections: {rates} MB/s"),
     ]
+
+
+def _unfilled(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a ceiling that is told of windows that were never filled does not say."""
+    ceiling, upload, windows = found["ceiling"], found["upload"], found["windows"]
+    if ceiling is None or not ceiling["unfilled"] or ceiling["one_upload"] > _ENDLESS:
+        return []
+    filled = min(windows["stream_initial"], windows["connection_initial"])
+    cure = f": give --budget more than {filled:,}" if upload["ended"] == "complete" else ""
+    return [
+        ("", f"of the windows at the beginning: {upload['octets']:,} octets did not fill them, so that it was not "
+         f"seen how the server opens them, nor whether they grow{cure}")
+    ]  # fmt: skip
 
 
 def _rate(octets: float) -> str:

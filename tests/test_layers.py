@@ -97,7 +97,8 @@ ARROWS = {
     "bootstrap": "",
     "compare": "__init__ bench_report bootstrap errors",
     "compare_text": "bench_report report",
-    "probe": "tcp tls servers target config errors",
+    "reach": "tcp tls target config errors",
+    "probe": "reach servers target config errors",
     "probe_text": "report",
     "page": "report",
     "bench_charts": "page bench_text bench_report timeline causes hdr",
@@ -133,10 +134,10 @@ RESERVED = {
     "asyncio": "tcp connection feed pool redirects waiting run uploader processes worker upload_run signals load "
     "measurement bench_worker bench_processes bench_run ingest_worker",
     "uvloop": "connection uploader worker upload_run bench_worker bench_run ingest_worker",
-    "time": "connection probe digest journal pool run uploader cores processes upload_run load measurement "
+    "time": "connection probe reach digest journal pool run uploader cores processes upload_run load measurement "
     "bench_worker bench_processes bench_run",
-    "socket": "tcp connection probe worker workers ingest ingest_worker",
-    "ssl": "tls connection probe ingest_worker",
+    "socket": "tcp connection reach worker workers ingest ingest_worker",
+    "ssl": "tls connection probe reach ingest_worker",
     "posix.time": "",
     # _chunker: only after a read that found nothing in the cache, to tell a disk from a cache that was not asked well.
     "libc.time": "_alarm _chunker",

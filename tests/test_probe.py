@@ -19,7 +19,7 @@ from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
 from integration.servers import nginx
 
-from fastpost import cli, probe, servers
+from fastpost import cli, probe, reach, servers
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
@@ -193,8 +193,8 @@ class Deafened(socket.socket):
 
 
 def test_goaway_is_read_although_nothing_can_be_sent_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect, deafened = probe._connect, Deafened.told
-    monkeypatch.setattr(probe, "_connect", lambda *given: Deafened(fileno=connect(*given).detach()))
+    connect, deafened = reach._connect, Deafened.told
+    monkeypatch.setattr(reach, "_connect", lambda *given: Deafened(fileno=connect(*given).detach()))
 
     def leaving(stream: socket.socket, _: int) -> None:
         stream.sendall(settings_frame({}))
@@ -214,6 +214,17 @@ def test_a_server_that_allows_no_stream() -> None:
         found = look(server.url, "--requests", "5")
     assert found["requests"] == 0
     assert "allows no stream" in found["upload"]["ended"]
+    assert found["ceiling"]["one_upload"] == 0
+
+
+@pytest.mark.parametrize(("budget", "cure"), [("1", ": give --budget more than 65,535"), ("300000", "")])
+def test_a_ceiling_of_windows_that_were_not_filled_is_told(budget: str, cure: str) -> None:
+    with Server() as server:
+        found = look(server.url, "--budget", budget)
+        told = run(server.url, "--budget", budget).stdout
+    assert found["ceiling"]["unfilled"] is bool(cure)
+    assert ("octets did not fill them" in told) is bool(cure)
+    assert cure in told
 
 
 def test_another_address_is_tried_when_one_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
