@@ -116,6 +116,7 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
             "ok": counted.ok,
             "failed": counted.failed,
             "dropped": last.dropped - first.dropped if first and last else 0,
+            "unfinished": last.unfinished if last else 0,
             "rate": round(counted.ok / elapsed, 3) if elapsed else 0.0,
         },
         "bytes": {

@@ -107,6 +107,8 @@ def rows(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     counted = f"{uploads['ok']:,} ok · {uploads['failed']:,} failed"
     if uploads["dropped"]:
         counted += f" · {uploads['dropped']:,} dropped (--max-in-flight)"
+    if uploads["unfinished"]:
+        counted += f" · {uploads['unfinished']:,} not ended, in no latency"
     told = [
         ("in flight", f"{one['concurrency']:,} at most · {connections(one['connections_opened'])}{_by(one)}"),
         ("uploads", f"{counted} in {one['seconds']:,.2f} s"),

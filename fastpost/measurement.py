@@ -64,13 +64,14 @@ class Plan:
 class Reading(NamedTuple):
     """What stood where at one moment, in one process or in several. Octets, uploads, seconds.
 
-    `busy` is the CPU time of the thread that moves the octets, `cpu` that of the process, `queued` how long that thread
-    was ready and got no core.
+    `unfinished` are the uploads of an open loop that were due and have not ended. `busy` is the CPU time of the thread
+    that moves the octets, `cpu` that of the process, `queued` how long that thread was ready and got no core.
     """
 
     at: float
     sent: int
     dropped: int
+    unfinished: int
     blocked: dict[str, float]
     busy: float
     cpu: float
@@ -328,6 +329,7 @@ class Measurement(Measured):
             at=time.monotonic(),
             sent=self.tally.sent,
             dropped=self._open_loop.dropped if self._open_loop else 0,
+            unfinished=self._open_loop.in_flight if self._open_loop else 0,
             blocked=dict(self.tally.blocked),
             busy=time.thread_time(),
             cpu=time.process_time(),
@@ -341,6 +343,7 @@ def together(readings: Sequence[Reading]) -> Reading:
         at=max(one.at for one in readings),
         sent=sum(one.sent for one in readings),
         dropped=sum(one.dropped for one in readings),
+        unfinished=sum(one.unfinished for one in readings),
         blocked={cause: sum(one.blocked.get(cause, 0.0) for one in readings) for cause in _causes(readings)},
         busy=sum(one.busy for one in readings),
         cpu=sum(one.cpu for one in readings),

@@ -54,7 +54,7 @@ def measured(
         "processes": 1,
         "run": run,
         "seconds": sum(seconds),
-        "uploads": {"ok": ok, "failed": 0, "dropped": 0, "rate": float(rate)},
+        "uploads": {"ok": ok, "failed": 0, "dropped": 0, "unfinished": 0, "rate": float(rate)},
         "bytes": {"payload": 4096 * ok, "sent": 4200 * ok, "wasted": 0, "rate": 4096.0 * rate},
         "latency_ms": hdr.figures(latency)[0],
         "response_ms": hdr.figures(response)[0],

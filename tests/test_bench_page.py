@@ -133,7 +133,7 @@ def test_an_open_loop_shows_what_was_asked_for_and_what_was_dropped() -> None:
 
 
 def test_what_went_wrong_is_told_first() -> None:
-    failed = measured(uploads={"ok": 4990, "failed": 10, "dropped": 0, "rate": 998.0})
+    failed = measured(uploads={"ok": 4990, "failed": 10, "dropped": 0, "unfinished": 0, "rate": 998.0})
     failed["client"] |= {"lower_bound": True, "sentence": "fastpost itself was the limit: it was busy"}
     words = seen(report(failed, interrupted=True)).words
     assert (

@@ -23,7 +23,7 @@ def plan(**options: Any) -> Plan:
 
 
 def reading(at: float, sent: int = 0) -> Reading:
-    return Reading(at=at, sent=sent, dropped=1, blocked={"server": at}, busy=at, cpu=at, queued=0.0)
+    return Reading(at=at, sent=sent, dropped=1, unfinished=1, blocked={"server": at}, busy=at, cpu=at, queued=0.0)
 
 
 def told(number: int, *, over: bool = False, late: float = 0.0) -> Second:
@@ -99,7 +99,13 @@ def test_nobody_waits_for_one_whose_window_never_began(shared: SharedMeasurement
 
 def test_readings_of_one_moment_make_one() -> None:
     both = together([reading(1.0, 5)._replace(blocked={"disk": 1.0}), reading(1.1, 6)])
-    assert (both.at, both.sent, both.dropped, both.blocked) == (1.1, 11, 2, {"disk": 1.0, "server": 1.1})
+    assert (both.at, both.sent, both.dropped, both.unfinished, both.blocked) == (
+        1.1,
+        11,
+        2,
+        2,
+        {"disk": 1.0, "server": 1.1},
+    )
 
 
 def client(busy: float, queued: float = 0.0) -> dict[str, float]:

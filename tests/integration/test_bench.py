@@ -349,6 +349,27 @@ def test_a_server_that_allows_no_stream_is_told(processes: str) -> None:
     assert "--connections" not in only(run)["limited_by"]["sentence"]
 
 
+class Falters(Mute):
+    """Answers the first uploads, and then nothing any more."""
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        if request.stream_id <= 2 * 5:
+            peer.answer(request, 201)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_uploads_that_were_due_and_have_no_answer_at_the_end_are_told(processes: str) -> None:
+    """They are in no latency: a server that stops answering late in the window would look like a fast one."""
+    ends = ("--warm-up", "0", "--duration", "1.5s", "--processes", processes)
+    with Server(Falters(), max_concurrent_streams=1000) as server:
+        run = bench(server.url, "--rate", "200", *ends)
+        told = command.run("bench", server.url, "--rate", "200", *ends).out
+    uploads = only(run)["uploads"]
+    assert (uploads["ok"], uploads["failed"], uploads["dropped"]) == (5 * int(processes), 0, 0)
+    assert uploads["unfinished"] >= 200
+    assert "not ended, in no latency" in told
+
+
 class Early(Script):
     """Answers when it has seen the fields, and takes none of the body."""
 
