@@ -231,7 +231,7 @@ def _empty(one: Json) -> str:
     else:
         why = "hardly any was begun"
     return (
-        f"no upload ended in {one['seconds']:.3g} s {which}: {why}; measure longer (--duration), or look at the server"
+        f"no upload ended in {one['seconds']:,.1f} s {which}: {why}; measure longer (--duration), or look at the server"
     )
 
 
