@@ -59,6 +59,12 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
     int CLOCK_MONOTONIC
 
+cdef extern from "<sys/resource.h>" nogil:
+    cdef struct rusage:
+        long ru_nvcsw
+    int getrusage(int whose, rusage* usage)
+    int RUSAGE_THREAD
+
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* address, size_t length, int protection, int flags, int fd, int64_t offset)
     int munmap(void* address, size_t length)
@@ -125,9 +131,15 @@ cdef inline int64_t _now_us() noexcept nogil:
     return now.tv_sec * 1000000 + now.tv_nsec // 1000
 
 
-cdef inline bint _is_slow(int64_t since) noexcept nogil:
-    """Did what began then take as long as a disk does?"""
-    return _now_us() - since >= (_SLOW if _asks_cache else _SLOW_UNASKED)
+cdef inline long _sleeps() noexcept nogil:
+    """How often this thread has given its processor away by itself, to wait for something."""
+    cdef rusage usage
+    return usage.ru_nvcsw if getrusage(RUSAGE_THREAD, &usage) == 0 else 0
+
+
+cdef inline bint _is_slow(int64_t since, long sleeps) noexcept nogil:
+    """Did what began then take as long as a disk does, asleep? Who lost the processor did not wait for a disk."""
+    return _now_us() - since >= (_SLOW if _asks_cache else _SLOW_UNASKED) and _sleeps() > sleeps
 
 
 cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
@@ -269,6 +281,7 @@ cdef class Source:
         cdef Py_ssize_t got
         cdef Py_ssize_t done
         cdef int64_t since
+        cdef long sleeps
         if self._period:
             assert limit <= OVERLAP
             limit = min(limit, <Py_ssize_t>(self.size - self.offset))
@@ -277,7 +290,11 @@ cdef class Source:
             return limit
         done = self._read_cached(out, limit)
         self.cold = done < limit and _asks_cache
-        since = _now_us() if done < limit else 0
+        since = 0
+        sleeps = 0
+        if done < limit:
+            since = _now_us()
+            sleeps = _sleeps()
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
             if got < 0:
@@ -287,7 +304,7 @@ cdef class Source:
             if got == 0:
                 break
             done += got
-        self.slow = since != 0 and _is_slow(since)
+        self.slow = since != 0 and _is_slow(since, sleeps)
         self.offset += done
         return done
 
@@ -336,6 +353,7 @@ cdef class Source:
         cdef void* address
         cdef uint8_t probe
         cdef int64_t since
+        cdef long sleeps
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
@@ -344,11 +362,12 @@ cdef class Source:
             return NULL
         madvise(address, length, MADV_SEQUENTIAL)
         since = _now_us()
+        sleeps = _sleeps()
         if self._read_cached(&probe, 1) == 0:
             # sendmsg would wait for it now; so it is known how long that takes.
             pread(self._fd, &probe, 1, offset)
             self.cold = _asks_cache
-            self.slow = _is_slow(since)
+            self.slow = _is_slow(since, sleeps)
         if offset + length < self.size:
             posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
         self._mapping = hold_mapping(address, length, offset)

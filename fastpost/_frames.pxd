@@ -68,6 +68,5 @@ cdef class InboundBuffer:
 
     cdef void _make_room(self) noexcept
     cdef Py_ssize_t receive(self, int fd) noexcept
-    cdef bint watch(self, int fd, int looks) noexcept
     cdef Py_ssize_t append(self, const uint8_t* octets, Py_ssize_t length) noexcept
     cdef bint next_frame(self, Frame* frame) except -1

@@ -18,14 +18,6 @@ cdef extern from "<sys/socket.h>" nogil:
     Py_ssize_t recv(int fd, void* out, size_t length, int flags)
     int MSG_DONTWAIT
 
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd* watched, unsigned long count, int timeout)
-    short POLLIN
-
 cdef enum:
     _CAPACITY = 131072
 
@@ -63,18 +55,6 @@ cdef class InboundBuffer:
                 return got
             if errno != EINTR:
                 return -errno
-
-    cdef bint watch(self, int fd, int looks) noexcept:
-        """Look so many times, without the GIL, whether a receive would bring anything, the end included."""
-        cdef pollfd watched
-        cdef int ready = 0
-        watched.fd = fd
-        watched.events = POLLIN
-        with nogil:
-            while ready <= 0 and looks > 0:
-                ready = poll(&watched, 1, 0)
-                looks -= 1
-        return ready > 0
 
     cdef Py_ssize_t append(self, const uint8_t* octets, Py_ssize_t length) noexcept:
         """Take as many of the octets as fit; returns how many. At least one fits when all frames were taken out."""

@@ -16,9 +16,6 @@ cdef class DataPlane(SendSide):
     cdef bint _keep_responses
     cdef Py_ssize_t _body_limit
     cdef int64_t _receive_window
-    # Answers that were waited for awake and did not come, beyond those that did; how many more are slept for.
-    cdef int _late_answers
-    cdef int _sleeps
     # A field block that is not yet whole.
     cdef uint32_t _block_stream_id
     cdef int _block_flags

@@ -40,14 +40,6 @@ cdef enum:
     _SETTINGS_PER_IDLE = 8
     # Content of one response beyond twice the file, which a server may echo.
     _MAX_CONTENT = 16777216
-    # Looks for an answer before the thread sleeps: some 30 microseconds, less than falling asleep and being woken cost.
-    _LOOKS = 150
-    # An answer that came meanwhile makes up for so many that did not. Once so many are not made up for, that many are
-    # slept for, and a few more tries decide again.
-    _MAKES_UP_FOR = 2
-    _LATE = 16
-    _SLEEPS = 64
-    _TRIES = 4
 
 # For the SETTINGS that the session sends.
 RECEIVE_WINDOW = _RECEIVE_WINDOW
@@ -82,8 +74,6 @@ cdef class DataPlane(SendSide):
         self._decoder = ResponseDecoder(4096, _MAX_BLOCK)
         self._inbound = InboundBuffer(16384)
         self._receive_window = _RECEIVE_WINDOW
-        self._late_answers = 0
-        self._sleeps = 0
         self._block_stream_id = 0
         self._block = bytearray()
         self._idle = 0
@@ -113,25 +103,21 @@ cdef class DataPlane(SendSide):
                 self._parse(now)
         return got
 
-    def answers_at_once(self, int fd) -> bool:
-        """Wait awake for what the socket brings next; False: it is to be slept for.
+    @property
+    def awaits_credit(self) -> bool:
+        """True while uploads wait for a scarce connection window that the peer opens again without delay."""
+        return self._scheduler.scarce and not self._far and self._table.count > 0 and self.gather.pending == 0
 
-        Only while uploads wait for a scarce connection window that a server nearby opens again: there most of the time
-        would go into sleeping and waking, on both sides. Where answers take longer it is tried only now and then.
+    @property
+    def awaits_answers(self) -> int:
+        """Uploads in flight, where all they have was sent and no window is waited for; else 0.
+
+        What comes next are answers then, and an answer brings no more than room for another upload.
         """
-        if not self._scheduler.scarce or self._far or self._table.count == 0 or self.gather.pending:
-            return False
-        if self._sleeps:
-            self._sleeps -= 1
-            return False
-        if self._inbound.watch(fd, _LOOKS):
-            self._late_answers = max(self._late_answers - _MAKES_UP_FOR, 0)
-            return True
-        self._late_answers += 1
-        if self._late_answers >= _LATE:
-            self._late_answers = _LATE - _TRIES
-            self._sleeps = _SLEEPS
-        return False
+        if self._scheduler.scarce or self.gather.pending:
+            return 0
+        answering = self.delivery.answering + self.delivery.leaving
+        return answering if answering == self._table.count else 0
 
     cdef int _parse(self, double now) except -1:
         cdef Frame frame

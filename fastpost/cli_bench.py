@@ -363,7 +363,8 @@ def _settings(url: str, concurrency: int, connections: int | str, network: dict[
     files = {name: pathlib.Path(network[name]) if network[name] else None for name in ("cacert", "cert", "key")}
     sent = fields(network["header"], network["oauth2_bearer"])
     rest = {name: value for name, value in network.items() if name not in ("header", "oauth2_bearer", *files)}
-    rest |= {"fields": sent, "busy_poll": False}  # waiting awake would be told as a client at its limit
+    # What is measured is a client that wakes for each answer: awake it would be told as at its limit, after a nap late.
+    rest |= {"fields": sent, "busy_poll": False, "naps": False}
     return Settings(to=url, concurrency=concurrency, connections=connections, **files, **rest)  # type: ignore[arg-type]
 
 

@@ -41,6 +41,9 @@ class Settings:
     #: Wait awake, some 30 microseconds, for a server nearby that grants small windows. Not where other processes need
     #: the cores, nor where busy cores are what is measured.
     busy_poll: bool = True
+    #: Nap, half a millisecond at most, while a server with many uploads before it answers one by one. Not where the
+    #: time of each answer is what is measured.
+    naps: bool = True
     #: Not in the repr: they may hold a password.
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     content_type: str | None = None

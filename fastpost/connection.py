@@ -18,6 +18,7 @@ import time
 import typing
 
 from fastpost import tcp, tls
+from fastpost._patience import Patience
 from fastpost.errors import ConnectFailed, ConnectionLost, FastpostError, NotHttp2, Stalled, TargetUnreachable
 from fastpost.session import Session
 
@@ -96,6 +97,7 @@ class Connection:
         self._tls: ssl.SSLSocket | None = None
         self._fd = -1
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
+        self._patience = Patience()
         self._settled: asyncio.Future[None] | None = None
         self._writing = False
         self._tick_scheduled = False
@@ -278,15 +280,18 @@ class Connection:
         turn = now + _AWAKE
         while now < turn and self._receive(now):
             self._advance(now)
-            if not self._answers_at_once():
+            if not self._waits_on(now):
                 return
             now = time.monotonic()
 
-    def _answers_at_once(self) -> bool:
-        """Wait awake for the next answer, where that pays, no more can be sent, and no other connection has to wait."""
-        if self.closed or self._writing or _live_sockets > 1 or not self._settings.busy_poll:
+    def _waits_on(self, now: float) -> bool:
+        """Wait here for the next answers, where that pays, no more can be sent, and no other connection has to wait."""
+        if self.closed or self._writing or _live_sockets > 1:
             return False
-        return self.session.plane.answers_at_once(self._fd)
+        plane = self.session.plane
+        if plane.awaits_credit:
+            return self._settings.busy_poll and self._patience.watch(self._fd)
+        return self._settings.naps and self._patience.nap(plane.awaits_answers, plane.responses, now)
 
     def _writable(self) -> None:
         self._advance(time.monotonic())

@@ -692,7 +692,7 @@ def test_the_loop_gets_its_turn_though_answers_come_at_once(
         assert asked < 100_000, "the loop never got its turn"
         return not self.closed
 
-    monkeypatch.setattr(Connection, "_answers_at_once", at_once)
+    monkeypatch.setattr(Connection, "_waits_on", lambda self, now: at_once(self))
     uploads = files(tmp_path, 30, 100_000)
     with Server() as server:
         tally = upload(server.url, uploads, loop)
@@ -714,7 +714,7 @@ def test_slow_ticks_among_answers_that_come_at_once_leave_the_loop_its_turn(monk
     monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock))
     monkeypatch.setattr(Connection, "_receive", lambda self, now: len(ticks) < 10)
     monkeypatch.setattr(Connection, "_advance", advance)
-    monkeypatch.setattr(Connection, "_answers_at_once", lambda self: True)
+    monkeypatch.setattr(Connection, "_waits_on", lambda self, now: True)
 
     async def main() -> None:
         connection("http://127.0.0.1/")._readable()
@@ -723,22 +723,27 @@ def test_slow_ticks_among_answers_that_come_at_once_leave_the_loop_its_turn(monk
     assert ticks == [0.0]
 
 
+@pytest.mark.parametrize("how", ["busy_poll", "naps"])
 @pytest.mark.parametrize(
-    ("busy_poll", "others", "writing", "waits"),
+    ("allowed", "others", "writing", "waits"),
     [(True, 0, False, True), (False, 0, False, False), (True, 1, False, False), (True, 0, True, False)],
 )
-def test_who_waits_awake(busy_poll: bool, others: int, writing: bool, waits: bool) -> None:
-    """Not where it was asked to sleep, nor while another connection has to wait for that or more can be sent."""
+def test_who_waits_at_the_socket(how: str, allowed: bool, others: int, writing: bool, waits: bool) -> None:
+    """Not where it was asked not to, nor while another connection has to wait for that or more can be sent."""
+    asked = {"busy_poll": False, "naps": False, how: allowed}
+    plane = SimpleNamespace(awaits_credit=how == "busy_poll", awaits_answers=50, responses=7)
+    willing = SimpleNamespace(watch=lambda fd: fd >= 0, nap=lambda *told: told == (50, 7, 1.0))
 
     async def main(url: str) -> None:
-        opened = [connection(url, busy_poll=busy_poll) for _ in range(1 + others)]
+        opened = [connection(url, **asked) for _ in range(1 + others)]
         for one in opened:
             await one.open()
         first = opened[0]
         sessions = [one.session for one in opened]
-        first.session = SimpleNamespace(plane=SimpleNamespace(answers_at_once=lambda fd: fd >= 0))  # type: ignore[assignment]
+        first.session = SimpleNamespace(plane=plane)  # type: ignore[assignment]
+        first._patience = willing  # type: ignore[assignment]
         first._want_write(writing)
-        assert first._answers_at_once() == waits
+        assert first._waits_on(1.0) == waits
         first.session = sessions[0]
         for one in opened:
             one.close()

@@ -35,6 +35,7 @@ ARROWS = {
     "_alarm": "",
     "_listing": "",
     "_readahead": "",
+    "_patience": "",
     "_blocked": "",
     "_delivery": "_table",
     "_request_headers": "_hpack_encoder _gather _frames _table",
@@ -46,7 +47,7 @@ ARROWS = {
     "target": "media_types errors config",
     "tcp": "target errors",
     "tls": "errors config",
-    "connection": f"tcp tls session {DATA_PLANE} target errors config",
+    "connection": f"tcp tls session _patience {DATA_PLANE} target errors config",
     "sources": "_listing _payload errors config",
     "retry": "errors config",
     "tally": "_meter _table sources errors",
@@ -140,7 +141,8 @@ RESERVED = {
     "ssl": "tls connection probe reach ingest_worker",
     "posix.time": "",
     # _chunker: only after a read that found nothing in the cache, to tell a disk from a cache that was not asked well.
-    "libc.time": "_alarm _chunker",
+    # _patience is the connection's: it waits.
+    "libc.time": "_alarm _chunker _patience",
 }
 
 #: What a process has and a library has no business with.

@@ -25,6 +25,7 @@ UPLOAD = {
         "_hpack_tables",
         "_listing",
         "_meter",
+        "_patience",
         "_payload",
         "_readahead",
         "_request_headers",

@@ -22,8 +22,8 @@ from fastpost._readahead import ReadAhead, live_lines
 
 OPEN = (settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65_535))
 
-#: Opening a file for the first time takes 5 ms, and no read finds anything in the cache. A line for each first opening:
-#: 1 when the main thread did it.
+#: Opening a file for the first time takes 5 ms, and no read finds anything in the cache; each takes 300 µs, asleep or
+#: as if somebody else had the processor meanwhile. A line for each first opening: 1 when the main thread did it.
 COLD_DISK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,6 +33,7 @@ COLD_DISK = """
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static void look(const char *path) {
@@ -62,9 +63,17 @@ OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
     errno = ANSWER; return -1; }
 NOTHING(preadv2) NOTHING(preadv64v2)
 
+static void wait(void) {
+    struct timespec began, now;
+    if (ASLEEP) { usleep(300); return; }
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    do clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - began.tv_sec) * 1000000000L + now.tv_nsec - began.tv_nsec < 300000);
+}
+
 #define SLOW(name) ssize_t name(int fd, void *out, size_t length, off_t offset) { \\
     ssize_t (*real)(int, void *, size_t, off_t) = (ssize_t (*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, #name); \\
-    usleep(300); return real(fd, out, length, offset); }
+    wait(); return real(fd, out, length, offset); }
 SLOW(pread) SLOW(pread64)
 #endif
 """
@@ -159,22 +168,23 @@ def test_it_is_not_worth_it_when_all_is_cached(tmp_path: Path) -> None:
 
 @pytest.mark.unsanitized
 @pytest.mark.parametrize(
-    ("cold", "answer", "limit", "ahead"),
+    ("cold", "asleep", "answer", "limit", "ahead"),
     [
-        (True, errno.EAGAIN, 1000, True),
-        (True, errno.EOPNOTSUPP, 1000, True),
-        (True, errno.EAGAIN, 100, False),
-        (False, 0, 1000, False),
+        (True, True, errno.EAGAIN, 1000, True),
+        (True, True, errno.EOPNOTSUPP, 1000, True),
+        (True, True, errno.EAGAIN, 100, False),
+        (True, False, errno.EAGAIN, 1000, False),
+        (False, False, 0, 1000, False),
     ],
 )
 def test_an_upload_is_read_ahead_from_a_cold_disk_where_many_files_may_be_open(
-    tmp_path: Path, cold: bool, answer: int, limit: int, ahead: bool
+    tmp_path: Path, cold: bool, asleep: bool, answer: int, limit: int, ahead: bool
 ) -> None:
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     assert compiler is not None, "the compiler that fastpost needs anyway"
     source, library = tmp_path / "cold_disk.c", tmp_path / "cold_disk.so"
     source.write_text(COLD_DISK)
-    told = (f"-DCOLD={cold:d}", f"-DANSWER={answer}")
+    told = (f"-DCOLD={cold:d}", f"-DASLEEP={asleep:d}", f"-DANSWER={answer}")
     subprocess.run([compiler, "-shared", "-fPIC", *told, "-o", library, source, "-ldl"], check=True)
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -314,84 +312,6 @@ def test_a_near_server_that_moves_away(files: Files, octets: int) -> None:
                 answered.append(one.stream_id)
     assert answered == [1, 3, 5]
     assert sent == 65535 + octets + 250_000
-    script.close()
-
-
-# --- answers that are waited for awake -----------------------------------------------------------
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with contextlib.ExitStack() as stack:
-        ours, theirs = (stack.enter_context(one) for one in socket.socketpair())
-        yield ours, theirs
-
-
-Pair = tuple[socket.socket, socket.socket]
-
-
-def waiting(files: Files, *, window: int = 0) -> Script:
-    """Return a peer that an upload waits for; that it is near its first credit has shown."""
-    script = Script(session(), OPEN, window=window)
-    script.submit(files(100))
-    script.take()
-    script.send(window_update(0, 100))
-    return script
-
-
-def test_what_arrives_at_once_is_waited_for_awake(files: Files, pair: Pair) -> None:
-    ours, theirs = pair
-    script = waiting(files)
-    plane = script.client.plane
-    assert not plane.answers_at_once(ours.fileno())
-    theirs.send(b"x")
-    assert plane.answers_at_once(ours.fileno())
-    ours.recv(1)
-    assert not plane.answers_at_once(ours.fileno())
-    theirs.close()  # the end is no less an answer
-    assert plane.answers_at_once(ours.fileno())
-    script.close()
-
-
-def test_answers_are_slept_for_where_that_costs_nothing(files: Files, pair: Pair) -> None:
-    ours, theirs = pair
-    theirs.send(b"x")
-    wide, idle, distant = waiting(files, window=2_000_000), Script(session(), OPEN), waiting(files)
-    assert not wide.client.plane.answers_at_once(ours.fileno())
-    assert not idle.client.plane.answers_at_once(ours.fileno())
-    # Shut for a second before each credit.
-    distant.submit(files(250_000))
-    for _ in range(3):
-        distant.take()
-        distant.now += 1.0
-        distant.send(window_update(0, 65535))
-    assert not distant.client.plane.answers_at_once(ours.fileno())
-    for script in (wide, idle, distant):
-        script.close()
-
-
-def test_late_answers_are_waited_for_awake_only_now_and_then(files: Files, pair: Pair) -> None:
-    ours, theirs = pair
-    script = waiting(files)
-    plane = script.client.plane
-    assert not any(plane.answers_at_once(ours.fileno()) for _ in range(100))
-    theirs.send(b"x")
-    tried = [plane.answers_at_once(ours.fileno()) for _ in range(100)]
-    assert not tried[0]
-    # And it finds out that they come at once now.
-    assert all(tried[tried.index(True) :])
-    script.close()
-
-
-def test_an_answer_at_once_makes_up_for_a_late_one(files: Files, pair: Pair) -> None:
-    ours, theirs = pair
-    script = waiting(files)
-    plane = script.client.plane
-    for _ in range(200):
-        assert not plane.answers_at_once(ours.fileno())
-        theirs.send(b"x")
-        assert plane.answers_at_once(ours.fileno())
-        ours.recv(1)
     script.close()
 
 

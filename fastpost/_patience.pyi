@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class Patience:
+    def watch(self, fd: int) -> bool: ...
+    def nap(self, in_flight: int, answers: int, now: float) -> bool: ...
