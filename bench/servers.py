@@ -176,21 +176,31 @@ def _telling(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]
 
 
 def _nginx(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
-    """Store by WebDAV.
+    """Store by WebDAV."""
+    (work / _STORE).mkdir()
+    return _nginx_that(_STORES, port, work, pair)
 
-    By default it ends a connection after 1,000 requests. That limit is lifted: reconnecting is no subject here.
+
+def _passing(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """nginx as the proxy of an application that drops all: each upload is read whole, into memory, and passed on.
+
+    What it costs to store a large one in memory varies by a third from minute to minute; this does not.
     """
+    return _nginx_that(_PASSES_ON, port, work, pair)
+
+
+def _nginx_that(does: str, port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """By default it ends a connection after 1,000 requests. That is lifted: reconnecting is no subject here."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin")
     if program is None:
         raise Absent("nginx is not installed (Debian: nginx-light)")
-    (work / _STORE).mkdir()
     configuration = work / "nginx.conf"
     configuration.write_text(_NGINX.format(
         user="user root;" if os.geteuid() == 0 else "",
         work=work,
         certificate=f"ssl_certificate {pair.certificate}; ssl_certificate_key {pair.key};" if pair else "",
         listen=f"{_HOST}:{port} {'ssl ' if pair else ''}http2",
-        store=work / _STORE,
+        does=does.format(work=work, store=work / _STORE),
     ))  # fmt: skip
     return [program, "-p", str(work), "-e", "stderr", "-c", str(configuration)], ""
 
@@ -213,16 +223,18 @@ http {{
     uwsgi_temp_path {work}/uwsgi;
     {certificate}
     server {{
+        listen unix:{work}/application;
+        return 204;
+    }}
+    server {{
         listen {listen};
-        root {store};
-        location / {{
-            dav_methods PUT;
-            create_full_put_path on;
-        }}
+        location / {{ {does} }}
     }}
 }}
 """
 _STORE = "store"
+_STORES = "root {store}; dav_methods PUT; create_full_put_path on;"
+_PASSES_ON = "client_body_buffer_size 2m; proxy_pass http://unix:{work}/application;"
 
 
 def _raw(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
@@ -238,6 +250,7 @@ _COMMANDS = {
     "nghttpd": _nghttpd,
     "nghttpd-verbose": _telling,
     "nginx": _nginx,
+    "nginx-passing": _passing,
     "raw": _raw,
 }
 NAMES = ("h2corn", "nghttpd")
