@@ -1,0 +1,129 @@
+"""Where a client's CPU time goes, cell by cell of the comparison: by perf, start-up apart.
+
+    python -m bench.profile [--servers h2corn nghttpd-tls ...] [--sets small ...] [--clients fastpost libcurl ...]
+
+Each client uploads a set, and one file alone, both sampled by `perf record` (5,000 times a second of CPU time). What
+one file costs is its start-up; the rest of each kind is what the set costs more than that. Kernel time is told by what
+was asked of it. Needs perf (Debian: linux-perf) and the right to see the kernel's symbols. Prints a Markdown table:
+milliseconds, medians of --rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench import clients, servers, sets
+from bench.cells import Cell
+from bench.compare import RIVALS, SERVERS, SETS
+from bench.measure import ROOT, Contender
+
+KINDS = ("start-up", "send", "receive, wait", "files", "encrypt", "copy", "Python", "own code", "rest")
+_CLIENTS: dict[str, Callable[[Path, servers.Server], Contender]] = {"fastpost": clients.fastpost, **RIVALS}
+_FREQUENCY = 5000
+#: By the function of the C library that was called, the first that fits: also what the kernel does there.
+_CALLS = (
+    ("files", r"open|stat|pread|close|getdents|readdir|syscall|fadvise|mmap|munmap|lseek|fdopendir"),
+    ("send", r"send|write"),
+    ("receive, wait", r"recv|read|poll|epoll|cond|mutex|futex|sem_|nanosleep|asynccancel"),
+    ("copy", r"memmove|memcpy"),
+)
+#: By the object that was executing, in user space; the first that fits.
+_OBJECTS = (
+    ("encrypt", r"libcrypto|libssl"),
+    ("own code", r"/fastpost/_|libcurl|libnghttp2|/h2load|/curl$|/go-client|/node$"),
+    ("Python", r"libpython|python3|site-packages|lib-dynload"),
+)
+
+
+def main() -> int:
+    """Profile, print a table; return the exit code."""
+    parser = argparse.ArgumentParser(description="Say where the CPU time of uploads goes.")
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--clients", nargs="+", choices=_CLIENTS, default=["fastpost", "libcurl"])
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (%(default)s)")
+    parser.add_argument("--data", type=Path, default=sets.default_cache(), help="folder of the file sets (%(default)s)")
+    options = parser.parse_args()
+    if shutil.which("perf") is None:
+        print("profile: perf is not installed (Debian: linux-perf)", file=sys.stderr)
+        return 1
+    print(f"| server | files | client | CPU ms | {' | '.join(KINDS)} |")
+    print(f"|---|---|---|--:|{'--:|' * len(KINDS)}")
+    for name in options.servers:
+        for kind in options.sets:
+            _profile_cell(Cell(name.removesuffix("-tls"), name.endswith("-tls"), kind), options)
+    return 0
+
+
+def _profile_cell(cell: Cell, options: argparse.Namespace) -> None:
+    folder = sets.ensure(SETS[cell.kind], options.data)
+    one_file = sets.ensure(sets.Set(1, 4096), options.data)
+    with servers.start(cell.server, tls=cell.tls) as server:
+        for name in options.clients:
+            try:
+                whole = _medians(_CLIENTS[name](folder, server), server, options.rounds)
+                alone = _medians(_CLIENTS[name](one_file, server), server, options.rounds)
+            except (servers.Absent, subprocess.CalledProcessError) as reason:
+                print(f"{name} is absent: {reason}", file=sys.stderr)
+                continue
+            spent = {kind: max(whole[kind] - alone[kind], 0.0) for kind in KINDS}
+            spent["start-up"] = sum(alone.values())
+            cells = " | ".join(f"{spent[kind]:.0f}" for kind in KINDS)
+            label = f"{cell.server}, {'TLS' if cell.tls else 'cleartext'} | {SETS[cell.kind]}"
+            print(f"| {label} | {name} | {sum(whole.values()):.0f} | {cells} |", flush=True)
+
+
+def _medians(contender: Contender, server: servers.Server, rounds: int) -> Mapping[str, float]:
+    """Return milliseconds by kind, after a run that warms up."""
+    found = []
+    for number in range(-1, rounds):
+        sampled = _sampled(contender.argv, server.work / "perf.data")
+        if number >= 0:
+            found.append(sampled)
+        if server.store is not None:
+            shutil.rmtree(server.store)
+            server.store.mkdir()
+    return {kind: statistics.median(sample[kind] for sample in found) for kind in KINDS}
+
+
+def _sampled(argv: Sequence[str], data: Path) -> dict[str, float]:
+    """Run once; return milliseconds by kind. Raises CalledProcessError when the client or perf fails."""
+    record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(_FREQUENCY), "-g", "-o", str(data), "--"]
+    subprocess.run([*record, *argv], check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    told = subprocess.run(
+        ["perf", "script", "-i", str(data), "-F", "ip,sym,dso"], check=True, capture_output=True, text=True
+    ).stdout
+    spent = collections.defaultdict[str, float](float)
+    for frames in _stacks(told):
+        spent[_kind(frames)] += 1000 / _FREQUENCY
+    return spent
+
+
+def _stacks(told: str) -> Iterator[list[str]]:
+    """Yield the frames of each sample, the innermost first."""
+    for sample in told.split("\n\n"):
+        frames = [line.strip() for line in sample.splitlines() if line.strip()]
+        if frames:
+            yield frames
+
+
+def _kind(frames: list[str]) -> str:
+    """Say what a sample was spent on; the kernel works for the first frame outside of it."""
+    outside = next((frame for frame in frames if "[kernel" not in frame), "")
+    _, symbol, where = (*outside.split(" ", 2), "", "")[:3]
+    libc = re.search(r"/libc[.-]|\[vdso\]", where) is not None
+    if not libc and outside is frames[0]:
+        return next((kind for kind, pattern in _OBJECTS if re.search(pattern, where)), "rest")
+    return next((kind for kind, pattern in _CALLS if libc and re.search(pattern, symbol)), "rest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
