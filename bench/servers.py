@@ -182,7 +182,7 @@ def _nginx(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
 
 
 def _passing(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
-    """nginx as the proxy of an application that drops all: each upload is read whole, into memory, and passed on.
+    """Be the proxy of an application that drops all: each upload is read whole, into memory, and passed on.
 
     What it costs to store a large one in memory varies by a third from minute to minute; this does not.
     """
