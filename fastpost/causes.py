@@ -36,14 +36,6 @@ def split(tally: Tally) -> dict[str, float]:
     return {cause: tally.blocked.get(cause, 0.0) for cause in CAUSES}
 
 
-def jain(tally: Tally) -> float | None:
-    """Return Jain's index of the shares that uploads of several turns had; None without any. 1.0: all were even."""
-    shares = tally.shares
-    if not shares.uploads or not shares.squares:
-        return None
-    return shares.total * shares.total / (shares.uploads * shares.squares)
-
-
 def verdict(tally: Tally, processes: int = 1) -> Verdict | None:
     """Return what kept the uploads of so many processes waiting most; None when hardly anything did."""
     parts = split(tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from fastpost._meter import Meter
 from fastpost.errors import TargetUnreachable
 from fastpost.feed import Feed
 from fastpost.run import Run
-from fastpost.tally import Tally
+from fastpost.tally import Shares, Tally
 from fastpost.timeline import Row, Timeline
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Reading(NamedTuple):
     """What stood where at one moment, in one process or in several. Octets, uploads, seconds.
 
     `unfinished` are the uploads of an open loop that were due and have not ended. `busy` is the CPU time of the thread
-    that moves the octets, `cpu` that of the process, `queued` how long that thread was ready and got no core.
+    that moves the octets, `cpu` that of the process, `queued` how long that thread was ready and got no core. `shares`
+    are of the uploads that are over.
     """
 
     at: float
@@ -76,6 +78,7 @@ class Reading(NamedTuple):
     busy: float
     cpu: float
     queued: float
+    shares: Shares
 
 
 class _Counts(Tally):
@@ -334,6 +337,7 @@ class Measurement(Measured):
             busy=time.thread_time(),
             cpu=time.process_time(),
             queued=_queued(),
+            shares=self.tally.shares,
         )
 
 
@@ -348,6 +352,7 @@ def together(readings: Sequence[Reading]) -> Reading:
         busy=sum(one.busy for one in readings),
         cpu=sum(one.cpu for one in readings),
         queued=sum(one.queued for one in readings),
+        shares=functools.reduce(Shares.plus, (one.shares for one in readings)),
     )
 
 

@@ -50,7 +50,7 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
     `blocked_s` are stream-seconds; `slowest` and `fastest` are shares, 1.0 being an even part of the turns.
     """
     limit = causes.verdict(tally)
-    jain = causes.jain(tally)
+    jain = tally.shares.jain()
     return {
         "schema": SCHEMA,
         "target": target,

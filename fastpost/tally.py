@@ -64,6 +64,16 @@ class Shares(NamedTuple):
             max(self.largest, other.largest),
         )
 
+    def jain(self, before: Shares | None = None) -> float | None:
+        """Return Jain's index of the shares; None without any. 1.0: all were even.
+
+        With `before`, what they were earlier, it is that of the uploads that have ended since.
+        """
+        uploads, total, squares = self[:3]
+        if before is not None:
+            uploads, total, squares = uploads - before.uploads, total - before.total, squares - before.squares
+        return total * total / (uploads * squares) if uploads and squares else None
+
 
 #: What a run counts by its results, and what its connections measure.
 _RESULTS = (

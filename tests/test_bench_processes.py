@@ -14,7 +14,7 @@ from fastpost.bench_processes import SharedMeasurement, _Member, parts
 from fastpost.bench_worker import Done, Second
 from fastpost.config import Settings
 from fastpost.measurement import Plan, Reading, together
-from fastpost.tally import Tally
+from fastpost.tally import Shares, Tally
 
 
 def plan(**options: Any) -> Plan:
@@ -22,8 +22,18 @@ def plan(**options: Any) -> Plan:
     return dataclasses.replace(Plan(settings=settings, batches=lambda part: iter(()), processes=3), **options)
 
 
-def reading(at: float, sent: int = 0) -> Reading:
-    return Reading(at=at, sent=sent, dropped=1, unfinished=1, blocked={"server": at}, busy=at, cpu=at, queued=0.0)
+def reading(at: float, sent: int = 0, shares: Shares | None = None) -> Reading:
+    return Reading(
+        at=at,
+        sent=sent,
+        dropped=1,
+        unfinished=1,
+        blocked={"server": at},
+        busy=at,
+        cpu=at,
+        queued=0.0,
+        shares=shares or Shares(),
+    )
 
 
 def told(number: int, *, over: bool = False, late: float = 0.0) -> Second:
@@ -106,6 +116,26 @@ def test_readings_of_one_moment_make_one() -> None:
         2,
         {"disk": 1.0, "server": 1.1},
     )
+
+
+def test_fairness_is_that_of_the_window(shared: SharedMeasurement) -> None:
+    """Before it one upload had nine times what the other had; of those that end in it one has three times that."""
+    uneven = Shares(2, 1.8 + 0.2, 1.8**2 + 0.2**2, 0.2, 1.8)
+    in_window = Shares(2, 1.5 + 0.5, 1.5**2 + 0.5**2, 0.5, 1.5)
+    begin, end = reading(100.0, 0, uneven), reading(101.0, 0, uneven.plus(in_window))
+    for member, last in zip(shared._members, (end, begin._replace(at=101.0)), strict=True):
+        shared._hear(member, told(1, over=True)._replace(first=begin, now=last))
+    shared.tally.shares = uneven.plus(end.shares)
+    shared._close(shared._reading())
+    assert bench_report.measured(shared, 1)["fairness"]["jain"] == 0.8
+
+
+def test_fairness_of_a_window_in_which_no_large_upload_ended_is_not_told(shared: SharedMeasurement) -> None:
+    begin = reading(100.0, 0, Shares(2, 2.0, 2.0, 1.0, 1.0))
+    for member in shared._members:
+        shared._hear(member, told(1, over=True)._replace(first=begin, now=begin._replace(at=101.0)))
+    shared._close(shared._reading())
+    assert bench_report.measured(shared, 1)["fairness"]["jain"] is None
 
 
 def client(busy: float, queued: float = 0.0) -> dict[str, float]:

@@ -68,3 +68,23 @@ def test_no_window_opens_behind_the_stop_of_a_warm_up() -> None:
     assert measurement.interrupted
     assert measurement.first is None
     assert measurement.meter.ended == 0
+
+
+def test_the_shares_of_what_ended_are_read_with_the_window() -> None:
+    payload = Payload(65_536)
+
+    def batches(part: Part) -> Iterator[Batch]:
+        return load.made_up(sizes.parse("4MiB"), payload, 10, part)
+
+    async def main(url: str) -> Measurement:
+        settings = Settings(to=url, concurrency=2, connections=1)
+        measurement = Measurement(Plan(settings=settings, batches=batches, count=4))
+        await measurement.complete()
+        return measurement
+
+    with Server() as server:
+        measurement = drive(main(server.url))
+    assert measurement.first is not None
+    assert measurement.last is not None
+    assert measurement.first.shares.uploads == 0
+    assert 0 < measurement.last.shares.uploads <= 4
