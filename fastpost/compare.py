@@ -83,6 +83,7 @@ def _refuse(constant: str) -> float:
 
 def _read(report: Json) -> None:
     """Read once what will be compared. Raises what it raises for a report that is not whole."""
+    _cut_short(report, report)
     differences(report, report)
     _lost(report, report)
     if not all(isinstance(text, str) for text in _side(report, "").values()):
@@ -119,6 +120,7 @@ def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0
         "before": _side(before, names[0]),
         "after": _side(after, names[1]),
         "differences": [
+            *_cut_short(before, after),
             *differences(before, after),
             *_unmatched(old, new),
             *_left_out(before, "before", common),
@@ -127,6 +129,17 @@ def compared(before: Json, after: Json, names: tuple[str, str], level: float = 0
         ],
         "comparisons": [_comparison(setting, old[setting], new[setting], scheduled, level) for setting in common],
     }
+
+
+def _cut_short(before: Json, after: Json) -> list[str]:
+    """Return in words what was interrupted."""
+    sides = [side for side, report in (("before", before), ("after", after)) if report["interrupted"]]
+    if not sides:
+        return []
+    return [
+        f"completeness: the benchmark {' and the one '.join(sides)} {'were' if sides[1:] else 'was'} interrupted, so "
+        "the last measurement is short, and what was to follow is missing"
+    ]
 
 
 def differences(before: Json, after: Json) -> list[str]:

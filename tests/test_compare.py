@@ -47,6 +47,7 @@ def report(
         "measurements": [
             measured(rng, run, speed, most, seconds) for run in range(1, runs + 1) for most in concurrencies
         ],
+        "interrupted": False,
     }  # fmt: skip
 
 
@@ -93,6 +94,22 @@ def test_runs_that_are_left_out_are_told() -> None:
 def test_another_fastpost_is_told() -> None:
     before, after = report(1), report(2) | {"fastpost": "0.2.0"}
     assert compare.compared(before, after, ("a", "b"))["differences"] == ["fastpost: 0.1.0 and 0.2.0"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (True, False, ["the benchmark before was interrupted"]),
+        (False, True, ["the benchmark after was interrupted"]),
+        (True, True, ["the benchmark before and the one after were interrupted"]),
+        (False, False, []),
+    ],
+)
+def test_an_interrupted_benchmark_is_told_first(before: bool, after: bool, told: list[str]) -> None:
+    one, other = report(1) | {"interrupted": before}, report(2) | {"interrupted": after, "fastpost": "0.2.0"}
+    *interrupted, version = compare.compared(one, other, ("a", "b"))["differences"]
+    assert [text.partition(": ")[2].partition(",")[0] for text in interrupted] == told
+    assert version.startswith("fastpost: ")
 
 
 def test_of_pairs_from_one_server_at_most_a_twentieth_are_called_different() -> None:
@@ -169,6 +186,15 @@ def test_text(tmp_path: pathlib.Path) -> None:
     assert result.exit_code == 0
     for word in ("a.json", "rate uploads/s", "p99 ms", "95% interval", "slower", "5 and 5 runs"):
         assert word in result.stdout
+    assert "interrupted" not in result.stdout
+
+
+def test_an_interrupted_benchmark_is_told_in_every_form(tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "page.html"
+    result = run(tmp_path, report(1), report(2) | {"interrupted": True}, "--html", str(page))
+    told = "completeness: the benchmark after was interrupted"
+    assert f"differs     {told}" in result.stdout
+    assert f"They differ in {told}" in page.read_text("utf-8")
 
 
 def test_json_is_what_its_schema_says(tmp_path: pathlib.Path) -> None:
@@ -206,6 +232,7 @@ def test_what_is_no_report_is_refused_by_name(tmp_path: pathlib.Path, content: s
     ("place", "value"),
     [
         (("machine",), None),
+        (("interrupted",), None),
         (("target",), 5),
         (("load", "size"), None),
         (("measurements",), {"a": 1}),
