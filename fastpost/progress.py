@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastpost.report import octets_text
+from fastpost.report import octets_text, three_digits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ class Frame(NamedTuple):
         parts += [
             f"{octets_text(round(self.octet_rate))}/s",
             octets_text(self.octets) + (f" of {octets_text(self.found_octets)}" if self.found_octets else ""),
-            f"{self.file_rate:,.0f} files/s",
+            f"{three_digits(self.file_rate)} files/s",
         ]
         if self.verified is not None:
             parts.append(f"{self.verified:,} verified")

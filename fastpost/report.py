@@ -6,6 +6,7 @@ Names of files and words of servers are data from outside: every text for a term
 from __future__ import annotations
 
 import base64
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastpost import causes
@@ -140,7 +141,7 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
     took = seconds(tally)
     summary = [Row("target", safe(target)), _files(tally), Row("octets", _octets(tally))]
     if took:
-        rates = f"{tally.ok / took:,.0f} files/s · {tally.payload / took / 1e6:,.1f} MB/s"
+        rates = f"{three_digits(tally.ok / took)} files/s · {three_digits(tally.payload / took / 1e6)} MB/s"
         summary.append(Row("time", f"{took:,.2f} s · {rates}"))
     if tally.latencies.total:
         found = percentiles(tally.latencies)
@@ -232,10 +233,12 @@ def octets_text(count: int) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Return a rate or a time in three digits at least: 29,557, 37.2, 3.14; below 1 in three decimals."""
+    """Return a rate or a time in three digits at least: 29,557, 37.2, 3.14; below 1 in three decimals or two digits."""
     if value >= 99.95:
         return f"{value:,.0f}"
     decimals = 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
+    if 0 < value < 0.00995:
+        decimals = 1 - math.floor(math.log10(value))
     return f"{value:.{decimals}f}" if value else "0"
 
 

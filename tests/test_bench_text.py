@@ -23,7 +23,17 @@ def test_no_figure_is_cut_where_there_is_no_room_for_the_table(width: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("rate", "told"), [(0.5, "0.500"), (3.21, "3.21"), (37.25, "37.2"), (99.96, "100"), (29_557.3, "29,557"), (0, "0")]
+    ("rate", "told"),
+    [
+        (0.0042, "0.0042"),
+        (0.0142, "0.014"),
+        (0.5, "0.500"),
+        (3.21, "3.21"),
+        (37.25, "37.2"),
+        (99.96, "100"),
+        (29_557.3, "29,557"),
+        (0, "0"),
+    ],
 )
 def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
     one = measured(rate=1000, seconds=(1.0, 1.0))

@@ -121,6 +121,13 @@ def test_a_dumb_terminal_gets_plain_lines_too(terminal: Terminal, tally: Tally) 
     assert "\x1b" not in shown
 
 
+def test_less_than_a_file_a_second_is_told_in_digits(tally: Tally) -> None:
+    tally.ok, tally.failed = 1, 0
+    log = io.StringIO()
+    Progress(tally, Outlet(log, "standard error")).draw(108.0)
+    assert log.getvalue().endswith(", 0.125 files/s\n")
+
+
 def test_rates_look_back_a_few_seconds_only(tally: Tally) -> None:
     progress = Progress(tally, Outlet(io.StringIO(), "standard error"))
     tally.ok = tally.failed = tally.sent = tally.payload = 0

@@ -84,6 +84,22 @@ def test_a_run_that_never_began_has_a_report_too() -> None:
     assert found["latency_ms"] == {"p50": None, "p90": None, "p99": None, "p999": None, "max": None}
 
 
+@pytest.mark.parametrize(
+    ("ok", "took", "told"),
+    [
+        (1, 3.0, "0.333 files/s"),
+        (3, 2.0, "1.50 files/s"),
+        (1, 3600.0, "0.00028 files/s"),
+        (0, 2.0, " 0 files/s"),
+        (100_000, 2.0, "50,000 files/s"),
+    ],
+)
+def test_few_files_a_second_are_told_in_digits_too(ok: int, took: float, told: str) -> None:
+    tally = Tally()
+    tally.ok, tally.payload, tally.finished = ok, 1000 * ok, took
+    assert told in report.plain(report.rows(tally, "https://store.example/"))
+
+
 def recorded(latencies: list[float]) -> Histogram:
     histogram = Histogram()
     for latency in latencies:
@@ -113,7 +129,7 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
         "target      https://store.example/",
         "files       998 ok · 2 failed · 4 symbolic links skipped (--follow-symlinks)",
         "octets      4.0 MB of files · 4.1 MB sent · 50.0 kB wasted",
-        "time        2.00 s · 499 files/s · 2.0 MB/s",
+        "time        2.00 s · 499 files/s · 2.00 MB/s",
         "latency     p50 499.1 · p90 898.8 · p99 988.9 · p99.9 998.0 · max 998.0 ms",
         "status      201 × 990 · 204 × 8",
         "repeated    3 retried · 2 replayed",
