@@ -7,10 +7,14 @@ whole connection here, streams too, and judges the server on the way.
 
 from __future__ import annotations
 
+import array
+import fcntl
+import math
 import os
 import select
 import ssl
 import statistics
+import termios
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,9 +36,12 @@ SCHEMA: Final = "fastpost.probe/1"
 #: PINGs for the round trip, and the number of connections up to which the ceiling is told.
 _PINGS: Final = 10
 _CONNECTIONS: Final = 8
-#: Seconds that the upload may take, and that a server gets to say GOAWAY behind its answer.
-_UPLOAD_LIMIT: Final = 10.0
+#: Seconds that the upload may take, in which nothing may move, and that a server gets to say GOAWAY behind its answer.
+_UPLOAD_LIMIT: Final = 30.0
+_QUIET: Final = 10.0
 _AFTERMATH: Final = 0.2
+#: Seconds between looks at whether anything moves.
+_LOOK: Final = 0.1
 #: Seconds that all empty uploads may take, and how many are under way at once.
 _REQUESTS_LIMIT: Final = 30.0
 _REQUESTS_AT_ONCE: Final = 50
@@ -91,6 +98,12 @@ class Probe:
         self._closed = False
         #: It takes nothing any more; what it has said may still be to be read.
         self._deaf = False
+        #: Octets handed to the kernel since the upload began, those of them that had not arrived by its last word, and
+        #: when something moved last, either way (monotonic seconds).
+        self._handed = self._under_way = 0
+        self._moved = 0.0
+        #: Nothing is waited for beyond it (monotonic seconds), though octets move.
+        self._limit = math.inf
         self._told: dict[str, int] = {}
         self._settled = False
         self._pongs = 0
@@ -169,14 +182,14 @@ class Probe:
             return
         self._stream_id = self._h2.get_next_available_stream_id()
         began = time.monotonic()
-        limit = began + _UPLOAD_LIMIT
+        self._handed, self._moved, self._limit = 0, began, began + _UPLOAD_LIMIT
         self._h2.send_headers(self._stream_id, self._fields(self._budget), end_stream=self._budget == 0)
         piece = os.urandom(1 << 20)
         try:
-            while self._ended is None and self._goaway is None and time.monotonic() < limit:
-                if not self._send(piece) and not self._receive(limit):
+            while self._ended is None and self._goaway is None and time.monotonic() < self._limit:
+                if not self._send(piece) and not self._hear():
                     break
-                while self._ready() and self._receive(limit):
+                while self._ready() and self._receive(self._limit):
                     pass
             self._took = time.monotonic() - began
             self._finish()
@@ -217,16 +230,30 @@ class Probe:
             self._ended = self._ended or "the server closed the connection before it answered"
             return
         if self._ended is None and self._goaway is None:
-            self._ended = f"not answered within {_UPLOAD_LIMIT:.0f} s"
+            self._ended = self._given_up()
             self._h2.reset_stream(self._stream_id, 0x8)
             self._flush()
         limit = time.monotonic() + _AFTERMATH
         while self._goaway is None and self._receive(limit):
             pass
 
+    def _given_up(self) -> str:
+        """Say why the upload is not waited for any more; only what has arrived of it counts."""
+        now = time.monotonic()
+        self._note_arrived(now)
+        if self._under_way:
+            self._sent = min(self._sent, max(self._handed - self._under_way, 0))
+        if now >= self._limit:
+            return f"stopped after {_UPLOAD_LIMIT:g} s though octets still arrived: the line or the server is slow"
+        if self._under_way:
+            return f"stopped as nothing arrived for {_QUIET:g} s: the line is dead, or the server reads nothing"
+        return f"not answered within {_QUIET:g} s"
+
     def _repeat(self) -> None:
         """Make empty uploads, some at a time, until the server says GOAWAY or all are answered."""
-        limit = time.monotonic() + _REQUESTS_LIMIT
+        if self._deaf:
+            return
+        limit = self._limit = time.monotonic() + _REQUESTS_LIMIT
         while self._goaway is None and not self._closed and self._over < self._requests:
             most = 0 if self._deaf else min(_REQUESTS_AT_ONCE, self._h2.remote_settings.max_concurrent_streams)
             for _ in range(min(most - self._begun + self._over, self._requests - self._begun)):
@@ -239,15 +266,42 @@ class Probe:
     # --- octets and events --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Send what h2 has, as long as the server takes it."""
-        octets = self._h2.data_to_send()
-        if self._deaf:
-            return
-        try:
-            self._socket.settimeout(self._settings.connect_timeout)
-            self._socket.sendall(octets)
-        except OSError:
-            self._deaf = True
+        """Send what h2 has, as long as the server takes it, however slowly."""
+        octets = memoryview(self._h2.data_to_send())
+        while octets and not self._deaf:
+            self._socket.settimeout(_LOOK)
+            try:
+                handed = self._socket.send(octets)
+            except TimeoutError:
+                self._deaf = not self._moving()
+            except OSError:
+                self._deaf = True
+            else:
+                self._handed += handed
+                self._moved = time.monotonic()
+                octets = octets[handed:]
+
+    def _moving(self) -> bool:
+        """Tell whether to wait on: a slow line is one on which octets still arrive."""
+        now = time.monotonic()
+        self._note_arrived(now)
+        return now < min(self._moved + _QUIET, self._limit)
+
+    def _note_arrived(self, now: float) -> None:
+        """Ask the kernel how much of what it took has not arrived."""
+        under_way = array.array("i", [0])
+        fcntl.ioctl(self._socket, termios.TIOCOUTQ, under_way)  # the same number as SIOCOUTQ (tcp(7))
+        if under_way[0] != self._under_way:
+            # More can be under way only where some have arrived, and have made room.
+            self._under_way = under_way[0]
+            self._moved = now
+
+    def _hear(self) -> bool:
+        """Take what comes next, while anything moves. False: nothing came, or the connection is over."""
+        while not self._receive(time.monotonic() + _LOOK):
+            if self._closed or not self._moving():
+                return False
+        return True
 
     def _ready(self) -> bool:
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
@@ -265,7 +319,7 @@ class Probe:
         if not octets:
             self._closed = True
             return False
-        now = time.monotonic()
+        now = self._moved = time.monotonic()
         self._pending += octets
         # Frame by frame: behind GOAWAY h2 takes nothing any more, and would forget what came before it.
         while self._goaway is None and (frame := self._next_frame()):

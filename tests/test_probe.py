@@ -6,6 +6,7 @@ import errno
 import importlib.resources
 import json
 import socket
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 from click.testing import CliRunner, Result
-from h2_judge import goaway, settings_frame, window_update
-from in_process import Raw, Server
+from h2.settings import SettingCodes
+from h2_judge import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, frame, goaway, settings_frame, window_update
+from in_process import Raw, Server, greet
 from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
-from integration.servers import nginx
+from integration.servers import certificates, nginx
 
 from fastpost import cli, probe, reach, servers
 
@@ -184,12 +186,12 @@ class Deafened(socket.socket):
     told = threading.Event()
     sent = False
 
-    def sendall(self, octets: Any, /, flags: int = 0) -> None:
+    def send(self, octets: Any, /, flags: int = 0) -> int:
         if self.sent:
             self.told.set()
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
         self.sent = True
-        super().sendall(octets, flags)
+        return super().send(octets, flags)
 
 
 def test_goaway_is_read_although_nothing_can_be_sent_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +209,89 @@ def test_goaway_is_read_although_nothing_can_be_sent_any_more(monkeypatch: pytes
         found = look(server.url)
     assert found["goaway"]["code"] == "ENHANCE_YOUR_CALM"
     assert found["upload"]["octets"] == 0
+
+
+class Slow:
+    """Takes a little at a time and answers when all has come; if `dead`, takes nothing of a body but its beginning."""
+
+    def __init__(self, *, dead: bool = False, tls: ssl.SSLContext | None = None) -> None:
+        self.over = threading.Event()
+        self._dead = dead
+        self._tls = tls
+
+    def __call__(self, stream: socket.socket, _: int) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        if self._tls is None:
+            self._serve(stream)
+        else:
+            with self._tls.wrap_socket(stream, server_side=True) as through:
+                self._serve(through)
+
+    def _serve(self, stream: socket.socket) -> None:
+        wide = {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1, SettingCodes.MAX_FRAME_SIZE: 2**24 - 1}
+        greet(stream, settings_frame(wide), window_update(0, 2**31 - 1 - 65_535))
+        octets = b""
+        while got := stream.recv(20_000):
+            octets += got
+            while len(octets) >= 9 and len(octets) >= (length := 9 + int.from_bytes(octets[:3], "big")):
+                kind, flags, stream_id = octets[3], octets[4], int.from_bytes(octets[5:9], "big")
+                if kind == PING and not flags:
+                    stream.sendall(frame(PING, ACK, 0, octets[9:17]))
+                if kind == DATA and flags & END_STREAM:
+                    stream.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, b"\x88"))
+                octets = octets[length:]
+            if len(octets) > 9:  # in the midst of a body
+                self.over.wait(60 if self._dead else 0.01)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+def test_a_slow_line_is_waited_for_while_octets_arrive(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One frame takes many times what may pass without anything that moves."""
+    monkeypatch.setattr(probe, "_QUIET", 0.25)
+    made = certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.chain, made.key)
+    context.set_alpn_protocols(["h2"])
+    with Raw(Slow(tls=context if tls else None)) as server:
+        url = server.url.replace("http", "https") if tls else server.url
+        found = look(url, "--budget", "1MiB", "--cacert", str(made.cafile))
+    assert found["upload"] | {"seconds": 0} == {"octets": 1 << 20, "seconds": 0, "status": 200, "ended": "complete"}
+
+
+def test_a_line_that_is_too_slow_ends_with_what_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_UPLOAD_LIMIT", 0.5)
+    with Raw(Slow()) as server:
+        found = look(server.url, "--budget", "100MiB", "--requests", "5")
+    assert found["upload"]["ended"] == "stopped after 0.5 s though octets still arrived: the line or the server is slow"
+    assert 0 < found["upload"]["octets"] < 100 << 20
+    assert found["requests"] == 1
+    assert found["ceiling"] is not None
+
+
+def test_a_dead_line_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_QUIET", 0.25)
+    dead = Slow(dead=True)
+    with Raw(dead) as server:
+        found = look(server.url, "--requests", "5")
+        dead.over.set()
+    assert found["upload"]["ended"].startswith("stopped as nothing arrived for 0.25 s: the line is dead")
+    assert found["upload"]["octets"] < 16 << 20
+    assert found["requests"] == 1
+
+
+def test_a_server_that_has_all_and_says_nothing_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            pass
+
+    monkeypatch.setattr(probe, "_QUIET", 0.25)
+    with Server(Silent()) as server:
+        found = look(server.url, "--budget", "100000")
+    assert found["upload"] | {"seconds": 0} == {
+        "octets": 100_000, "seconds": 0, "status": None, "ended": "not answered within 0.25 s",
+    }  # fmt: skip
 
 
 def test_a_server_that_allows_no_stream() -> None:
