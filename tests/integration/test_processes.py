@@ -141,18 +141,28 @@ def joined(folder: Path, *options: str, code: str = IDLE) -> Iterator[tuple[subp
     for number in range(5000):
         (folder / f"{number}").write_bytes(b"%d" % number)
     script = Holding()
+    options = ("--processes", "2", "--connections", "2", "--concurrency", "8", *options)
+    with running(folder, script, *options, code=code) as process:
+        yield process, script
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, script: Holding | Slow, *options: str, code: str = "from fastpost.__main__ import main; main()"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An upload to a server that holds some of it; at the end it goes on, and the process is gone."""
     with ScriptedServer(script) as server:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-c", code, "upload", str(folder), "--to", server.url, "--output-format", "json"),
-                *("--processes", "2", "--connections", "2", "--concurrency", "8", "--no-progress", *options),
+                *(sys.executable, "-c", code, "upload", str(folder), "--to", server.url),
+                *("--output-format", "json", "--no-progress", *options),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
         )
         try:
-            yield process, script
+            yield process
         finally:
             script.go_on.set()
             process.kill()
@@ -307,23 +317,9 @@ def environment() -> dict[str, str]:
 def begin(folder: Path, *options: str, at_work: int = 3) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
     """A run of three processes in the midst of its work: those that have any have uploads that are not answered."""
     script = Slow(40)
-    with ScriptedServer(script) as server:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "fastpost", "upload", str(folder), "--to", server.url, "--no-progress"),
-                *("--processes", "3", "--output-format", "json", "--concurrency", "20", *options),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
+    with running(folder, script, "--processes", "3", "--concurrency", "20", *options) as process:
         until(lambda: script.waiting == at_work)
-        try:
-            yield process, script
-        finally:
-            script.go_on.set()
-            process.kill()
-            process.communicate()
+        yield process, script
 
 
 def until(holds: object) -> None:
