@@ -31,7 +31,6 @@ def share(settings: Settings, count: int, index: int) -> Settings:
         concurrency=part(settings.concurrency, count, index),
         connections="auto" if settings.connections == "auto" else part(settings.connections, count, index),
         most_connections=max(settings.most_connections // count, 1),
-        busy_poll=settings.busy_poll and count == 1,
     )
 
 

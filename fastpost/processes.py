@@ -56,10 +56,10 @@ class Processes:
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
         self.tally = Tally()
         self.stopping = False
-        self._settings = settings
-        self._shares = _shares(settings, count)[1:]
         # The cores are for all of them.
-        self._uploader = Uploader(dataclasses.replace(settings, busy_poll=False))
+        self._settings = dataclasses.replace(settings, busy_poll=False)
+        self._shares = _shares(self._settings, count)[1:]
+        self._uploader = Uploader(self._settings)
         self._workers: list[Worker] = []
         self._run: _Run | None = None
 
