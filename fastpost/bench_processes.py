@@ -158,6 +158,8 @@ class SharedMeasurement(Measured):
         self._failure: Exception | None = None
         #: CPU time of this process when the window began: what it adds up and writes is a part of the cost.
         self._own_cpu = 0.0
+        #: The timer that reads it then.
+        self._opening: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
     def forked(self) -> Iterator[None]:
@@ -184,6 +186,8 @@ class SharedMeasurement(Measured):
         try:
             await self._done
         finally:
+            if self._opening is not None:
+                self._opening.cancel()
             if self.first is not None:
                 if all(member.ended for member in self._members if member.first is not None):
                     self.meter.end(max(member.ended or 0.0 for member in self._members))
@@ -242,7 +246,7 @@ class SharedMeasurement(Measured):
     def _begin(self) -> None:
         begins = time.monotonic() + _LEAD
         self.meter.begin(begins + self.plan.warm_up)
-        self._loop.call_later(_LEAD + self.plan.warm_up, self._read_own_cpu)
+        self._opening = self._loop.call_later(_LEAD + self.plan.warm_up, self._read_own_cpu)
         for member in self._members:
             member.child.order(begins)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import types
 from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
+from in_process import drive
 
 from fastpost import bench_report, causes, forks
 from fastpost._meter import Counted
 from fastpost.bench_processes import SharedMeasurement, _Member, parts
-from fastpost.bench_worker import Done, Second
+from fastpost.bench_worker import Done, Ready, Second
 from fastpost.config import Settings
 from fastpost.measurement import Plan, Reading, together
 from fastpost.tally import Shares, Tally
@@ -105,6 +108,24 @@ def test_nobody_waits_for_one_whose_window_never_began(shared: SharedMeasurement
     shared._hear(first, told(1))
     shared._hear(second, Done())
     assert [each.sent for each in shared.timeline.rows] == [10]
+
+
+def test_a_measurement_that_is_over_before_its_window_leaves_no_timer(shared: SharedMeasurement) -> None:
+    shared.plan = plan(processes=2, warm_up=100.0)
+    for member in shared._members:
+        member.child = types.SimpleNamespace(order=lambda order: None)  # type: ignore[assignment]
+        member.listen = lambda heard: None  # type: ignore[method-assign]
+
+    async def main() -> None:
+        measuring = asyncio.ensure_future(shared.complete())
+        await asyncio.sleep(0)
+        for member in shared._members:
+            shared._hear(member, Ready())
+        for member in shared._members:
+            shared._hear(member, Done())
+        await measuring
+
+    drive(main(), "asyncio")
 
 
 def test_readings_of_one_moment_make_one() -> None:
