@@ -33,6 +33,8 @@ _READABLE: Final = click.Path(exists=True, dir_okay=False)
 _MEASURING: Final = ("bench", "compare", "probe")
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
+#: What standard output is called in an error.
+_OUT: Final = "standard output"
 #: Largest part of a response body that --show-response prints, in octets.
 _BODY_SHOWN: Final = 64 * 1024
 
@@ -91,7 +93,7 @@ def main(ctx: click.Context) -> None:
     5 a threshold of bench or compare missed, 130 or 143 interrupted.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        _outlets()[1].write(f"{ctx.get_help()}\n")
         ctx.exit(Exit.USAGE)
 
 
@@ -391,9 +393,7 @@ def _outlets() -> tuple[Outlet, Outlet]:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    return Outlet(sys.stdout, "standard output", **wishes), Outlet(
-        sys.stderr, "standard error", essential=False, **wishes
-    )
+    return Outlet(sys.stdout, _OUT, **wishes), Outlet(sys.stderr, "standard error", essential=False, **wishes)
 
 
 def _outcome(run: Callable[[], Any]) -> int:
@@ -401,7 +401,7 @@ def _outcome(run: Callable[[], Any]) -> int:
     _fill_standard_descriptors()
     with _sigterm_raises():
         try:
-            return int(run() or 0)
+            return int(_named(run) or 0)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "fastpost"
             return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", Exit.USAGE)
@@ -420,6 +420,19 @@ def _outcome(run: Callable[[], Any]) -> int:
         except Exception as error:
             told = f"an error in fastpost itself, please report it: {type(error).__name__}: {error}"
             return _complain(f"{told} (-vv shows where)", Exit.SOME_FAILED)
+
+
+def _named(run: Callable[[], Any]) -> Any:
+    """Run; OSError names standard output, if it is what can't take what click has written: a help text, the version."""
+    try:
+        return run()
+    except OSError as error:
+        from fastpost.outlet import Outlet
+
+        Outlet(sys.stdout, _OUT).write("")  # drops what it can't take: the interpreter would meet it again, and tell
+        if error.errno == errno.ENOSPC and error.filename is None:  # all else that is written to is named
+            raise OSError(error.errno, error.strerror, _OUT) from error
+        raise
 
 
 def _complain(message: str, code: Exit) -> int:

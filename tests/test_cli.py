@@ -742,6 +742,21 @@ def test_a_full_disk_under_stdout_is_told(tree: pathlib.Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"fastpost: standard output: No space left on device\n")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("upload", "--help"), ("probe", "--help")])
+def test_a_full_disk_under_help_and_version_is_told(arguments: tuple[str, ...], unbuffered: str) -> None:
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with pathlib.Path("/dev/full").open("wb") as full:
+        done = process(*arguments, stdout=full, stderr=subprocess.PIPE, env=env)
+    assert (done.returncode, done.stderr) == (1, b"fastpost: standard output: No space left on device\n")
+
+
+def test_a_usage_that_can_not_be_told_is_one_all_the_same() -> None:
+    with pathlib.Path("/dev/full").open("wb") as full:
+        done = process(stdout=subprocess.PIPE, stderr=full)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_names_are_told_in_any_locale(tmp_path: pathlib.Path) -> None:
     (tmp_path / "ü\udcff.txt").write_bytes(b"")
     env = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
