@@ -79,7 +79,7 @@ class Portions:
         while True:
             with self._lock:
                 self._news[process].wait_for(lambda: self._has_news(process))
-                if self._stopped:
+                if self._stopped or process in self._gone:
                     return None
                 if (kept := self._kept_for(process)) is not None:
                     portion = self._kept.pop(kept)
@@ -121,7 +121,7 @@ class Portions:
             self._tell_news()
 
     def leave(self, process: int) -> None:
-        """A process is gone: what was kept for it is for the first one."""
+        """A process is gone: nothing more is taken for it, and what was kept for it is for the first one."""
         with self._lock:
             self._gone.add(process)
             self._tell_news()
@@ -144,7 +144,7 @@ class Portions:
                 news.notify()
 
     def _has_news(self, process: int) -> bool:
-        if self._stopped or self._kept_for(process) is not None:
+        if self._stopped or process in self._gone or self._kept_for(process) is not None:
             return True
         if self._ended:
             # The first one stays until the others have what was kept for them, or are gone.

@@ -264,7 +264,7 @@ class _Run:
     def _serve(self, number: int, one: Worker) -> None:
         try:
             if self._portions.wait(number) and self._started(one):
-                one.attend("fastpost-told", self._listen, one)
+                one.attend("fastpost-told", self._listen, number, one)
                 one.serve(number, self._portions)
             else:
                 self._call_soon(self._heard, self._finish, one, None)
@@ -314,18 +314,22 @@ class _Run:
 
     # --- what workers tell ----------------------------------------------------------------------------------------
 
-    def _listen(self, one: Worker) -> None:
+    def _listen(self, number: int, one: Worker) -> None:
         """Hand what it tells to the loop, in a thread, until it is done or gone; a few messages ahead at most."""
         ahead = threading.Semaphore(_MESSAGES_AHEAD)
         while True:
             ahead.acquire()
             message = one.hear()
+            last = message is None or message.kind in ("done", "broken")
+            if last:
+                # Else a portion that is being taken for it would be with nobody, and its files in no report.
+                one.release(number, self._portions)
             if message is None:
                 self._call_soon(self._heard, self._lose, one)
-                return
-            self._call_soon(self._heard, self._take, one, message)
+            else:
+                self._call_soon(self._heard, self._take, one, message)
             self._call_soon(ahead.release)
-            if message.kind in ("done", "broken"):
+            if last:
                 return
 
     def _heard(self, take: Callable[..., None], one: Worker, *message: Message) -> None:

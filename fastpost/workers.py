@@ -42,6 +42,8 @@ class Worker(forks.Other):
         #: It asks here with an octet, and is sent its orders and portions.
         self._asks: socket.socket | None = None
         self._told: IO[bytes] | None = None
+        #: Nothing more is taken for it.
+        self._served = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def fork(self, others: Iterable[Worker]) -> None:
@@ -82,13 +84,27 @@ class Worker(forks.Other):
         """
         assert self._asks is not None
         first = 0
-        with contextlib.suppress(OSError):
+        try:
             self._asks.sendall(pickle.dumps(self._orders))
             while self._asks.recv(1):
                 uploads = portions.take(number)
                 self.given.update(enumerate(uploads or (), start=first))
                 self._asks.sendall(packed(uploads, first))
-                first += len(uploads or ())
+                if uploads is None:
+                    break
+                first += len(uploads)
+        except OSError:
+            pass  # it is gone
+        finally:
+            self._served.set()
+
+    def release(self, number: int, portions: Portions) -> None:
+        """Have nothing more taken for it, once it has told all or is gone; whatever was is in `given` afterwards.
+
+        Waits for a step of the walk, in a thread, if that is made for it.
+        """
+        portions.leave(number)
+        self._served.wait()
 
     def hear(self) -> Message | None:
         """Wait for its next message, in a thread; None: it is gone."""

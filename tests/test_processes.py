@@ -112,6 +112,16 @@ def test_what_is_kept_for_a_process_that_is_gone_is_for_the_first_one() -> None:
     assert portions.take(0) is None
 
 
+def test_for_one_that_is_gone_nothing_more_is_taken_though_it_waits() -> None:
+    portions = cut([1000], 2)
+    with answer(portions, 1) as answered:
+        portions.leave(1)
+    assert answered == [None]
+    portions.admit(1, 4096)
+    assert portions.take(1) is None
+    assert len(portions.take(0) or ()) == 128
+
+
 def test_the_first_one_stays_until_the_others_have_what_is_kept_for_them() -> None:
     portions = cut([2], 2, 2**20)
     assert names(portions.take(0)) == [b"0"]

@@ -221,6 +221,48 @@ def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
     assert json.loads(out)["files"]["ok"] == 5000
 
 
+#: The second step of the walk is made for a worker, which is killed meanwhile; the run hears of that before it goes on.
+DIES_WAITING = """
+import threading, time
+from fastpost import portions, workers
+from fastpost.__main__ import main
+made, dead, take, walk_on, init = (
+    [], threading.Event(), portions.Portions.take, portions.Portions._walk_on, workers.Worker.__init__
+)
+def known(self, *given):
+    init(self, *given)
+    made.append(self)
+def late(self, process):
+    if process == 0 and self._begun:
+        dead.wait(20)
+    return take(self, process)
+def dying(self):
+    if self._begun and not dead.is_set():
+        made[0].kill()
+        while not (made[0].done or self._gone):
+            time.sleep(0.01)
+        dead.set()
+    walk_on(self)
+workers.Worker.__init__, portions.Portions.take, portions.Portions._walk_on = known, late, dying
+main()
+"""
+
+
+def test_files_that_are_found_for_one_that_is_gone_are_not_lost(tmp_path: Path) -> None:
+    for number in range(200):  # folders: each step of the walk finds but some of them
+        (tmp_path / f"{number}").mkdir()
+        for name in ("a", "b"):
+            with (tmp_path / f"{number}" / name).open("wb") as file:
+                file.truncate(70_000)
+    with running(tmp_path, Slow(10_000), "--processes", "2", code=DIES_WAITING) as process:
+        out, err = process.communicate(timeout=50)
+    files = json.loads(out)["files"]
+    assert b"killed by SIGKILL" in err
+    assert process.returncode == 1
+    assert files["total"] == files["ok"] + files["failed"] == 400
+    assert files["failed"] < 200, "what was found later is sent by the other one"
+
+
 def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
     class Refusing(Script):
         def completed(self, peer: Peer, request: Request) -> None:
