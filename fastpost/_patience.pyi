@@ -1,5 +1,7 @@
 from typing import final
 
+def readable(fd: int) -> bool: ...
+
 @final
 class Patience:
     def watch(self, fd: int) -> bool: ...

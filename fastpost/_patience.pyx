@@ -74,7 +74,7 @@ cdef class Patience:
         if self._asleep:
             self._asleep -= 1
             return False
-        if _looks(fd):
+        if _ready(fd, _LOOKS):
             self._late = max(self._late - _MAKES_UP_FOR, 0)
             return True
         self._late += 1
@@ -131,10 +131,15 @@ cdef class Patience:
         self._turns = _MEASURED
 
 
-cdef bint _looks(int fd) noexcept:
+def readable(int fd) -> bool:
+    """Return whether a receive would bring anything now, the end included."""
+    return _ready(fd, 1)
+
+
+cdef bint _ready(int fd, int looks) noexcept:
+    """Look so many times, without the GIL, until a receive would bring anything."""
     cdef pollfd watched
     cdef int ready = 0
-    cdef int looks = _LOOKS
     watched.fd = fd
     watched.events = POLLIN
     with nogil:

@@ -18,7 +18,7 @@ import time
 import typing
 
 from fastpost import tcp, tls
-from fastpost._patience import Patience
+from fastpost._patience import Patience, readable
 from fastpost.errors import ConnectFailed, ConnectionLost, FastpostError, NotHttp2, Stalled, TargetUnreachable
 from fastpost.session import Session
 
@@ -346,6 +346,7 @@ class Connection:
         return None if -got in _AGAIN else os.strerror(-got)
 
     def _receive_staged(self, now: float) -> str | None:
+        """As `_receive_plain`. To ask whether there is more costs less than to have OpenSSL find out that not."""
         assert self._tls is not None
         try:
             while self.session.failure is None:
@@ -353,6 +354,8 @@ class Connection:
                 if got == 0:
                     return "end of stream"
                 self.session.receive(self._buffer[:got], now)
+                if not self._tls.pending() and not readable(self._fd):
+                    return None
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as error:

@@ -12,7 +12,7 @@ import pytest
 from h2.settings import SettingCodes
 from h2_judge import LARGEST_WINDOW, Script, session, window_update
 
-from fastpost._patience import Patience
+from fastpost._patience import Patience, readable
 
 OPEN = {SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}
 WIDE = LARGEST_WINDOW - 65535
@@ -45,6 +45,17 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def test_octets_and_the_end_can_be_received(pair: Pair) -> None:
+    ours, theirs = pair
+    assert not readable(ours.fileno())
+    theirs.send(b"x")
+    assert readable(ours.fileno())
+    ours.recv(1)
+    assert not readable(ours.fileno())
+    theirs.close()
+    assert readable(ours.fileno())
 
 
 def test_what_arrives_at_once_is_waited_for_awake(pair: Pair) -> None:
