@@ -109,6 +109,9 @@ class Connection:
         self._line_guarded = self._guarded(self._look_at_line)
         self._writable_guarded = self._guarded(self._writable)
         self.closed = False
+        #: How much room was left when it was last told: who has nothing to fill it with is told of more, and of the
+        #: same once a second.
+        self._room_told = 0
         #: There was work for it when it ended, or it allowed none at all.
         self.was_used = False
         #: When it was open (monotonic seconds).
@@ -319,8 +322,9 @@ class Connection:
             return
         plane = self.session.plane
         finished = plane.take_finished()
-        if finished or plane.draining or plane.room or plane.out_of_files:
+        if finished or plane.draining or plane.out_of_files or plane.room > self._room_told:
             self._on_finished(self, finished)
+        self._room_told = plane.room
 
     def _receive(self, now: float) -> bool:
         """Drain the input. False: the connection is over."""
@@ -350,7 +354,7 @@ class Connection:
         assert self._tls is not None
         try:
             while self.session.failure is None:
-                got = self._tls.recv_into(self._buffer)
+                got = self._tls.recv_into(self._buffer, _RECEIVE_SIZE)
                 if got == 0:
                     return "end of stream"
                 self.session.receive(self._buffer[:got], now)
@@ -422,6 +426,7 @@ class Connection:
         now = time.monotonic()
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
         self._note_delivered(now)
+        self._room_told = 0
         plane = self.session.plane
         timeout = self._settings.stall_timeout
         stalled = plane.stalled(now, timeout)

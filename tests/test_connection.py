@@ -70,6 +70,7 @@ from fastpost.errors import (
     TargetUnreachable,
     TlsFailed,
 )
+from fastpost.run import Run
 from fastpost.sources import Upload
 from fastpost.tls import client_context
 
@@ -674,6 +675,55 @@ def test_nothing_spins_after_crumbs_were_held(tmp_path: Path, monkeypatch: pytes
         tally = upload(server.url, [small, large])
     assert tally.ok == 2
     assert fired < 10
+
+
+def test_who_has_nothing_more_is_not_asked_with_each_credit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file alone leaves room all the time, and thousands of times a second something arrives."""
+    told: list[int] = []
+    credits = 0
+    ended, received = Run._attempts_ended, Connection._receive
+
+    def count(self: Run, connection: Connection, attempts: list[Attempt]) -> None:
+        told.append(len(attempts))
+        ended(self, connection, attempts)
+
+    def receive(self: Connection, now: float) -> bool:
+        nonlocal credits
+        credits += 1
+        return received(self, now)
+
+    monkeypatch.setattr(Run, "_attempts_ended", count)
+    monkeypatch.setattr(Connection, "_receive", receive)
+    monkeypatch.setattr(connections, "_CHECK_INTERVAL", 100.0)
+    uploads = files(tmp_path, 1, 4_000_000)
+    with Server() as server:
+        assert upload(server.url, uploads).ok == 1
+    assert sum(told) == 1
+    assert credits > 50
+    assert len(told) < 10
+
+
+def test_who_has_nothing_more_is_asked_again_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever forgets to bring what there is has lost a second, and no more."""
+    monkeypatch.setattr(connections, "_CHECK_INTERVAL", 0.01)
+    often = asyncio.Event()
+    told = 0
+
+    def tell(*_: object) -> None:
+        nonlocal told
+        told += 1
+        if told > 3:
+            often.set()
+
+    async def main(url: str) -> None:
+        one = connection(url)
+        one._on_finished = tell
+        await one.open()
+        await often.wait()
+        one.close()
+
+    with Server() as server:
+        drive(main(server.url))
 
 
 # --- answers that are waited for awake -----------------------------------------------------------
