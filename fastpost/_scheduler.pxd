@@ -1,9 +1,11 @@
 # cython: language_level=3
 """C interface of the scheduler: whose turn it is, and how many octets the turn may take."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+cimport cython
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 
 
+@cython.final
 cdef class Scheduler:
     # One entry per slot; a slot is a small integer that the caller gives to a stream.
     cdef int32_t* _next
@@ -36,8 +38,14 @@ cdef class Scheduler:
     cdef void block(self, int32_t slot) noexcept
     cdef void retire(self, int32_t slot) noexcept
     cdef void serve(self, int64_t octets) noexcept
-    cdef int32_t head(self) noexcept
-    cdef int64_t budget(self) noexcept
     cdef void set_quantum(self, int64_t octets) noexcept
     cdef void _begin_turn(self) noexcept
     cdef void _insert_before(self, int32_t slot, int32_t successor) noexcept
+
+    cdef inline int32_t head(self) noexcept:
+        """Whose turn it is; −1: nobody's."""
+        return self._head
+
+    cdef inline int64_t budget(self) noexcept:
+        """Octets that the head may still send in its turn; always more than 0."""
+        return self._deficit[self._head] if self.fair else INT64_MAX

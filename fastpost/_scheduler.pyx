@@ -29,8 +29,6 @@ cdef enum:
     # Turns that a stream must have had for its share to be counted.
     RETIRED = 4
 
-cdef int64_t UNLIMITED = 0x7FFFFFFFFFFFFFFF
-
 
 @cython.final
 cdef class Scheduler:
@@ -186,14 +184,6 @@ cdef class Scheduler:
         self.retired += 1
         self.shares += share
         self.squares += share * share
-
-    cdef int32_t head(self) noexcept:
-        """Whose turn it is; −1: nobody's."""
-        return self._head
-
-    cdef int64_t budget(self) noexcept:
-        """Octets that the head may still send in its turn; always more than 0."""
-        return self._deficit[self._head] if self.fair else UNLIMITED
 
     cdef void serve(self, int64_t octets) noexcept:
         """The head sent that many octets. The turn moves on when it is used up."""

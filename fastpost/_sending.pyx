@@ -591,6 +591,7 @@ cdef class SendSide:
         cdef Attempt attempt
         cdef int32_t slot
         cdef int64_t allowed
+        cdef int64_t quantum = self._scheduler.quantum
         while True:
             slot = self._scheduler.head()
             if slot < 0 or self.send_window <= 0:
@@ -599,12 +600,9 @@ cdef class SendSide:
             if self.gather.pending >= self._burst:
                 return True
             attempt = <Attempt>self._table.attempts[slot]
-            allowed = min(
-                min(self._scheduler.budget(), min(self.max_frame_size, <int64_t>_MAX_QUANTUM)),
-                min(attempt.send_window, attempt.remaining),
-            )
+            allowed = min(min(self._scheduler.budget(), quantum), min(attempt.send_window, attempt.remaining))
             if allowed > self.send_window:
-                if self.send_window < self._scheduler.quantum // 4 and self._hold(now):
+                if self.send_window < quantum // 4 and self._hold(now):
                     return True
                 allowed = self.send_window
             if self._far:
