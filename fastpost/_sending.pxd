@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
 from fastpost._chunker cimport Folder
+from fastpost._connection_window cimport ConnectionWindow
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
 from fastpost._readahead cimport ReadAhead
@@ -22,6 +23,7 @@ cdef class SendSide:
     cdef readonly GatherList gather
     cdef readonly BlockedTime blocked
     cdef readonly Delivery delivery
+    cdef readonly ConnectionWindow window
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
     cdef object _waiting
     cdef list _finished
@@ -34,15 +36,6 @@ cdef class SendSide:
     cdef public bint sparing
     cdef bint _staged
     cdef int64_t _gather_limit
-    # Octets of DATA after which a gather list is sent.
-    cdef int64_t _burst
-    # WINDOW_UPDATEs of the connection; and whether the window is shut for long before each.
-    cdef int64_t _credits
-    cdef bint _far
-    # The window whose halves DATA frames end with, octets to the end of this half, and whether the next is the larger.
-    cdef int64_t _halved
-    cdef int64_t _to_half
-    cdef bint _odd
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
     # Reads that took long, lately.
@@ -59,26 +52,15 @@ cdef class SendSide:
     cdef int64_t _initial_window_size
     cdef readonly int64_t max_frame_size
     cdef readonly int64_t max_concurrent_streams
-    cdef readonly int64_t send_window
-    cdef readonly int64_t largest_window
-    # Seconds in which streams could have sent but for the connection window.
-    cdef readonly double window_closed
     cdef readonly int64_t largest_stream_window
-    cdef int64_t _uncredited
     cdef uint32_t _first_stream_id
     cdef uint32_t _next_stream_id
-    cdef double _held_since
-    # Waits of crumbs that brought nothing, in a row; and how many more don't wait.
-    cdef int _in_vain
-    cdef int _not_held
     # What the connection reports.
     cdef readonly bint draining
     # A connection error: no DATA any more.
     cdef bint _stopped
 
-    cdef int _open_window(self, int64_t octets) except -1
-    cdef void _note_scarcity(self) noexcept
-    cdef void _charge_half(self, int64_t octets) noexcept
+    cdef int _credit_connection(self, int64_t octets) except -1
     cdef int _read_ahead(self, attempts) except -1
     cdef int _note_slow(self) except -1
     cdef bint _fill(self, double now) except -1
@@ -95,7 +77,6 @@ cdef class SendSide:
     cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1
     cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
-    cdef bint _hold(self, double now) noexcept
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1

@@ -1,4 +1,5 @@
 from fastpost._blocked import BlockedTime
+from fastpost._connection_window import ConnectionWindow
 from fastpost._delivery import Delivery
 from fastpost._gather import GatherList
 from fastpost._hpack_encoder import RequestEncoder
@@ -9,15 +10,13 @@ class SendSide:
     gather: GatherList
     blocked: BlockedTime
     delivery: Delivery
+    window: ConnectionWindow
     concurrency: int
     behind: int
     sparing: bool
     max_frame_size: int
     max_concurrent_streams: int
-    send_window: int
     draining: bool
-    largest_window: int
-    window_closed: float
     largest_stream_window: int
     cold: bool
     out_of_files: bool

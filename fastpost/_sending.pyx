@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # Bounds checks are off: the table's list is indexed only at slots that the scheduler got from the table.
-"""The send side of one connection: settings and windows, HEADERS, DATA by turns, resets and credits.
+"""The send side of one connection: settings and the windows of streams, HEADERS, DATA by turns, resets and credits.
 
 A window (RFC 9113 §5.2) is an int64 and is charged when a slice enters the gather list. A stream's window may be
 negative after SETTINGS; such a stream leaves the scheduler's ring and sends nothing.
@@ -16,6 +16,7 @@ from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
 from fastpost._chunker cimport Folder, Mapping, Source
+from fastpost._connection_window cimport ConnectionWindow
 from fastpost._delivery cimport Delivery
 from fastpost._frames cimport (
     CANCEL, DATA, END_STREAM, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32,
@@ -38,15 +39,6 @@ cdef enum:
     # The last slice of a mapped file is read, not mapped: the file can be checked after its last octet was taken.
     _MAX_TAIL = 16384
     _MIN_TAIL = 4096
-    # A connection window that never was above this is scarce: many streams wait for it.
-    _SCARCE = 1048576
-    # It is sent by quarters: the server reads one while the next is gathered. Sent whole, each side would wait for the
-    # other, a tenth of the time with 64 KiB. What a quarter may be larger by: frame headers.
-    _PARTS = 4
-    _HEADERS = 64
-    # So many waits in a row for more than crumbs were in vain: then so many crumbs don't wait, before one does again.
-    _VAIN = 3
-    _NOT_HELD = 64
     # Files are read ahead once so many reads were slow while so many stream ids were given out, two a stream.
     _SLOW_READS = 3
     _SLOW_AMONG = 64
@@ -56,11 +48,6 @@ cdef enum:
     _FAILED = 0
     _OPENED = 1
     _NO_DESCRIPTOR = 2
-
-# How long crumbs of the connection window wait for more (seconds).
-cdef double _HOLD = 0.005
-# How long the connection window is shut for each credit (seconds) where the peer is far away.
-cdef double _FAR = 0.001
 
 
 cdef class SendSide:
@@ -103,20 +90,11 @@ cdef class SendSide:
         self._initial_window_size = 65535
         self.max_frame_size = 16384
         self.max_concurrent_streams = _MAX_STREAM_ID
-        self.send_window = 65535
-        self.largest_window = 65535
-        self._credits = 0
-        self._halved = 0
-        self._odd = False
-        self.window_closed = 0.0
         self.largest_stream_window = 65535
-        self._note_scarcity()
-        self._uncredited = 0
+        self.window = ConnectionWindow()
+        self._scheduler.scarce = self.window.scarce()
         self._first_stream_id = first_stream_id
         self._next_stream_id = first_stream_id
-        self._held_since = 0.0
-        self._in_vain = 0
-        self._not_held = 0
         self.draining = False
         self._stopped = False
 
@@ -310,11 +288,11 @@ cdef class SendSide:
 
     @property
     def wake_at(self) -> float:
-        """When held crumbs of the window are to be sent (monotonic seconds); 0.0: nothing is held.
+        """When held crumbs of the connection window are to be sent (monotonic seconds); 0.0: nothing is held.
 
         Not while the socket is full: nothing is looked at before it takes what is gathered.
         """
-        return self._held_since + _HOLD if self._held_since and self.gather.pending == 0 else 0.0
+        return self.window.held_until() if self.gather.pending == 0 else 0.0
 
     def fairness(self) -> tuple:
         """Return (streams, Σ share, Σ share², smallest, largest share) of the larger uploads that are over.
@@ -328,39 +306,11 @@ cdef class SendSide:
         """Have at most that many streams open from now on."""
         self.concurrency = streams
 
-    cdef int _open_window(self, int64_t octets) except -1:
-        self.send_window += octets
-        self._credits += 1
-        if self.send_window > MAX_WINDOW:
-            raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "a connection window over 2^31-1")
-        self._uncredited = max(self._uncredited - octets, 0)
-        if self.send_window >= self._scheduler.quantum // 4:
-            # No crumbs any more; a trickle of credit doesn't make them wait longer.
-            if self._held_since:
-                self._in_vain = 0
-            self._held_since = 0.0
-        self.largest_window = max(self.largest_window, self.send_window)
-        self._note_scarcity()
+    cdef int _credit_connection(self, int64_t octets) except -1:
+        """WINDOW_UPDATE of the connection. Raises ProtocolViolation."""
+        self.window.credit(octets, self._scheduler.quantum)
+        self._scheduler.scarce = self.window.scarce()
         return 0
-
-    cdef void _note_scarcity(self) noexcept:
-        """A credit arrived, and the window may have grown beyond what it ever was."""
-        cdef int64_t window = self.largest_window
-        self._scheduler.scarce = window < _SCARCE
-        self._burst = self._gather_limit
-        if self._scheduler.scarce:
-            self._burst = min(self._gather_limit, window // _PARTS + _HEADERS)
-        self._far = self._scheduler.scarce and self.window_closed >= self._credits * _FAR
-        if window != self._halved:
-            self._halved = window
-            self._to_half = (window + 1) // 2
-
-    cdef inline void _charge_half(self, int64_t octets) noexcept:
-        """So many octets of the connection window are used: where does its next half end? Of an odd one they differ."""
-        self._to_half -= octets
-        while self._to_half <= 0:
-            self._to_half += (self._halved + self._odd) // 2
-            self._odd = not self._odd
 
     # --- octets out -------------------------------------------------------------------------------
 
@@ -409,10 +359,10 @@ cdef class SendSide:
             self.blocked.add(SOCKET, ready + parked + leaving, elapsed)
             return
         self.blocked.add(SERVER, leaving, elapsed)
-        if self.send_window <= 0 or self._held_since:
+        if self.window.closed():
             self.blocked.add(CONNECTION_WINDOW, ready + parked, elapsed)
             if ready:
-                self.window_closed += elapsed
+                self.window.note_closed(elapsed)
         else:
             self.blocked.add(CLIENT, ready + parked, elapsed)
 
@@ -501,7 +451,7 @@ cdef class SendSide:
         cdef int opened
         self.out_of_files = False
         while self._table.count < limit and self._waiting and not self.draining:
-            if self.sparing and offered >= _WINDOWS_AHEAD * self.largest_window:
+            if self.sparing and offered >= _WINDOWS_AHEAD * self.window.largest:
                 return True
             attempt = <Attempt>self._waiting[0]
             bound = self._headers.prepare(attempt, self.max_frame_size)
@@ -591,48 +541,22 @@ cdef class SendSide:
         cdef Attempt attempt
         cdef int32_t slot
         cdef int64_t allowed
+        cdef int64_t most = min(self._gather_limit, self.window.part)
         cdef int64_t quantum = self._scheduler.quantum
         while True:
             slot = self._scheduler.head()
-            if slot < 0 or self.send_window <= 0:
-                self._held_since = 0.0
+            if slot < 0 or self.window.available <= 0:
+                self.window.release()
                 return True
-            if self.gather.pending >= self._burst:
+            if self.gather.pending >= most:
                 return True
             attempt = <Attempt>self._table.attempts[slot]
             allowed = min(min(self._scheduler.budget(), quantum), min(attempt.send_window, attempt.remaining))
-            if allowed > self.send_window:
-                if self.send_window < quantum // 4 and self._hold(now):
-                    return True
-                allowed = self.send_window
-            if self._far:
-                # Most servers credit a half once they have read it, by whole frames: one that goes beyond leaves the
-                # rest below their next half, uncredited, and the window is half as large from then on.
-                allowed = min(allowed, self._to_half)
+            allowed = self.window.grant(allowed, quantum, now)
+            if allowed == 0:
+                return True
             if not self._cut(attempt, allowed, now):
                 return False
-
-    cdef bint _hold(self, double now) noexcept:
-        """True while crumbs of the connection window should wait for more: 5 ms at most, and only if credit is due.
-
-        Some servers credit nothing before they have the crumbs too: there each window would cost 5 ms. So after three
-        waits in vain it is tried only now and then.
-        """
-        if self._uncredited <= 0:
-            return False
-        if self._held_since == 0.0:
-            if self._not_held > 0:
-                self._not_held -= 1
-                return False
-            self._held_since = now
-            return True
-        if now - self._held_since < _HOLD:
-            return True
-        self._held_since = 0.0
-        self._in_vain += 1
-        if self._in_vain >= _VAIN:
-            self._not_held = _NOT_HELD
-        return False
 
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1:
         """Send up to `allowed` octets of the stream in one DATA frame. False: the gather list is full."""
@@ -723,10 +647,7 @@ cdef class SendSide:
         attempt.send_window -= octets
         attempt.payload += octets
         attempt.progressed = now
-        self.send_window -= octets
-        self._uncredited += octets
-        self._held_since = 0.0
-        self._charge_half(octets)
+        self.window.charge(octets)
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)

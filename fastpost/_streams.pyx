@@ -106,7 +106,7 @@ cdef class DataPlane(SendSide):
     @property
     def awaits_credit(self) -> bool:
         """True while uploads wait for a scarce connection window that the peer opens again without delay."""
-        return self._scheduler.scarce and not self._far and self._table.count > 0 and self.gather.pending == 0
+        return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
 
     @property
     def awaits_answers(self) -> int:
@@ -336,9 +336,9 @@ cdef class DataPlane(SendSide):
         if frame.stream_id == 0:
             if octets == 0:
                 raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 octets")
-            if self.send_window > 0:
+            if self.window.available > 0:
                 self._count_idle(1)
-            return self._open_window(octets)
+            return self._credit_connection(octets)
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
             return self._count_idle(1)

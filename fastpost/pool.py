@@ -300,7 +300,7 @@ class Pool:
             answers=self._gone.responses + sum(plane.responses for plane in planes),
             starved=self._gone.blocked.get("stream_limit", 0.0)
             + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
-            closed=self._gone.closed + sum(plane.window_closed for plane in planes),
+            closed=self._gone.closed + sum(plane.window.closed_for for plane in planes),
         )
 
     # --- shares -----------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ class Pool:
     def _closed(self, connection: Connection) -> None:
         plane = connection.session.plane
         _add_plane(self._gone, plane)
-        self._gone.closed += plane.window_closed
+        self._gone.closed += plane.window.closed_for
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
@@ -424,7 +424,7 @@ def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
     sums.peer = sums.peer.joined(
         Peer(
             plane.largest_stream_window,
-            plane.largest_window,
+            plane.window.largest,
             plane.max_concurrent_streams,
             (plane.server or b"").decode("latin-1"),
         )

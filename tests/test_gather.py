@@ -289,8 +289,8 @@ def test_memory_stays_flat_on_a_large_file(tmp_path: Path, tcp: tuple[socket.soc
     plane = client.plane
     before, most, peak = resident(), 0, 0
     reader.start()
-    while plane.fill(1.0) or plane.send_window == 0:
-        if not plane.send_window:
+    while plane.fill(1.0) or plane.window.available == 0:
+        if not plane.window.available:
             script.send(window_update(0, 2**30), window_update(1, 2**30))
         else:
             # Whether the socket is ever full depends on who is faster: looked at with each list, when it is filled.

@@ -16,6 +16,7 @@ UPLOAD = {
     *(
         "_blocked",
         "_chunker",
+        "_connection_window",
         "_delivery",
         "_field_validity",
         "_frames",

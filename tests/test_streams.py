@@ -352,7 +352,7 @@ def test_settings_push_a_window_below_zero_and_restore_it(files: Files) -> None:
     script.send(settings_frame({INITIAL: 30_000}))
     assert sum(octets for _, octets in served_octets(script.take())) == 20_000
     # SETTINGS never move the connection's window.
-    assert script.client.plane.send_window == LARGEST_WINDOW - 50_001
+    assert script.client.plane.window.available == LARGEST_WINDOW - 50_001
     script.close()
 
 
@@ -490,7 +490,7 @@ def test_crumbs_are_not_held_when_nothing_is_in_flight(files: Files) -> None:
     script.send(window_update(0, 65_535 + 100))
     script.take(at=20.0)
     script.take(at=21.0)
-    assert script.client.plane.send_window == 0
+    assert script.client.plane.window.available == 0
     script.close()
 
 

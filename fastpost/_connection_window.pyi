@@ -1,0 +1,7 @@
+from typing import final
+
+@final
+class ConnectionWindow:
+    available: int
+    largest: int
+    closed_for: float
