@@ -4,11 +4,10 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
-from fastpost._chunker cimport Folder
 from fastpost._connection_window cimport ConnectionWindow
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
-from fastpost._readahead cimport ReadAhead
+from fastpost._request_content cimport RequestContent
 from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
@@ -17,8 +16,8 @@ from fastpost._table cimport Attempt, StreamTable
 cdef class SendSide:
     # Parts, each owner of its state.
     cdef RequestHeaders _headers
+    cdef RequestContent _content
     cdef Scheduler _scheduler
-    cdef Folder _folder
     cdef StreamTable _table
     cdef readonly GatherList gather
     cdef readonly BlockedTime blocked
@@ -34,14 +33,9 @@ cdef class SendSide:
     cdef public int64_t behind
     # Begin no stream whose octets could not go soon: what has a stream can't move to another connection.
     cdef public bint sparing
-    cdef bint _staged
     cdef int64_t _gather_limit
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
-    # Reads that took long, lately.
-    cdef int _slow_reads
-    # Brings what waits into the page cache, once a read had to wait; None before.
-    cdef ReadAhead _ahead
     # The next file could not be opened: no descriptor was free.
     cdef readonly bint out_of_files
     # How often that happened.
@@ -61,8 +55,6 @@ cdef class SendSide:
     cdef bint _stopped
 
     cdef int _credit_connection(self, int64_t octets) except -1
-    cdef int _read_ahead(self, attempts) except -1
-    cdef int _note_slow(self) except -1
     cdef bint _fill(self, double now) except -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1
@@ -71,11 +63,8 @@ cdef class SendSide:
     cdef bint _start(self, double now) except -1
     cdef int64_t _offered(self) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
-    cdef int _refuse(self, Attempt attempt, object failure, double now) except -1
     cdef bint _serve(self, double now) except -1
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
-    cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1
-    cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1

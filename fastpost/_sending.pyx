@@ -8,46 +8,31 @@ negative after SETTINGS; such a stream leaves the scheduler's ring and sends not
 
 import collections
 
-from libc.errno cimport EFAULT, EIO, EMFILE, ENFILE
+from libc.errno cimport EFAULT, EMFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
-from fastpost._chunker cimport Folder, Mapping, Source
 from fastpost._connection_window cimport ConnectionWindow
 from fastpost._delivery cimport Delivery
-from fastpost._frames cimport (
-    CANCEL, DATA, END_STREAM, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32,
-)
+from fastpost._frames cimport CANCEL, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
-from fastpost._readahead cimport ReadAhead
+from fastpost._request_content cimport FAILED, NO_DESCRIPTOR, OPENED, RequestContent
 from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
-from fastpost.errors import ErrorCode, FileChanged, NotProcessed, NotRegularFile, ProtocolViolation, file_failure
+from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, file_failure
 
 cdef enum:
     _MAX_STREAM_ID = 0x7FFFFFFF
     # Frames larger than this save nothing more, and a turn of the ring would get long.
     _MAX_QUANTUM = 65536
-    # Files up to this size are read, larger ones are mapped: below, mmap and munmap cost more than the copy.
-    _MAX_READ = 65536
-    # The last slice of a mapped file is read, not mapped: the file can be checked after its last octet was taken.
-    _MAX_TAIL = 16384
-    _MIN_TAIL = 4096
-    # Files are read ahead once so many reads were slow while so many stream ids were given out, two a stream.
-    _SLOW_READS = 3
-    _SLOW_AMONG = 64
     # Connection windows that open streams can fill before another is begun, while that is to be spared.
     _WINDOWS_AHEAD = 2
-    # How opening a file ended.
-    _FAILED = 0
-    _OPENED = 1
-    _NO_DESCRIPTOR = 2
 
 
 cdef class SendSide:
@@ -68,18 +53,15 @@ cdef class SendSide:
         self.concurrency = concurrency
         self.behind = 0
         self.sparing = False
-        self._staged = staged
         # Enough for a sendmsg to be large, small enough to keep turns short and memory flat.
         self._gather_limit = 262144 if staged else 1048576
         self._scheduler = Scheduler(16384, fair)
         self._table = StreamTable()
-        self._folder = Folder()
         self.gather = GatherList(262144 + _MAX_QUANTUM)
+        self._content = RequestContent(self.gather, staged)
         self.blocked = BlockedTime()
         self.delivery = Delivery()
         self.cold = False
-        self._ahead = None
-        self._slow_reads = 0
         self.out_of_files = False
         self.failed_opens = 0
         self._waiting = collections.deque()
@@ -103,20 +85,7 @@ cdef class SendSide:
     def submit(self, list attempts) -> None:
         """Queue attempts; each comes out once, of `take_finished` or of `take_unsent`."""
         self._waiting.extend(attempts)
-        if self._ahead is not None:
-            self._read_ahead(attempts)
-
-    cdef int _read_ahead(self, attempts) except -1:
-        """Have the files of attempts in line read ahead, as long as that finds any that are not in the page cache."""
-        cdef Attempt attempt
-        if not self._ahead.is_worth_it():
-            self._ahead = None
-            return 0
-        for item in attempts:
-            attempt = <Attempt>item
-            if attempt.content is None:
-                self._ahead.add(attempt.file)
-        return 0
+        self._content.read_ahead(attempts)
 
     def queue_control(self, octets: bytes) -> None:
         """Queue whole frames of the control plane; they go before HEADERS and DATA."""
@@ -206,8 +175,7 @@ cdef class SendSide:
         """
         cdef Attempt attempt
         self.draining = True
-        self._ahead = None
-        self._folder.close()
+        self._content.close()
         self.gather.clear()
         for item in list(self._table.attempts):
             if item is None:
@@ -431,7 +399,7 @@ cdef class SendSide:
     def _tear(self, uint32_t stream_id, double now):
         cdef Attempt attempt = self._table.find(stream_id) if stream_id else None
         if attempt is not None:
-            self._abort(attempt, CANCEL, _changed() if attempt.source.shrank() else file_failure(EIO), now)
+            self._abort(attempt, CANCEL, self._content.torn(attempt), now)
 
     def _unpark(self):
         cdef Attempt attempt
@@ -459,12 +427,12 @@ cdef class SendSide:
                 return False
             self._waiting.popleft()
             opened = self._open_stream(attempt, now)
-            if opened == _OPENED:
+            if opened == OPENED:
                 self.delivery.begin(attempt, self.gather.pending)
                 self._headers.write(attempt, bound, self.gather, self.max_frame_size)
                 self.delivery.gathered(attempt, self.gather.pending)
                 offered += min(attempt.remaining, attempt.send_window)
-            elif opened == _NO_DESCRIPTOR:
+            elif opened == NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
                 self.out_of_files = True
                 self.failed_opens += 1
@@ -483,39 +451,20 @@ cdef class SendSide:
 
     cdef int _open_stream(self, Attempt attempt, double now) except -1:
         """Open the file and take a stream id; says how that went."""
-        cdef int reason
+        cdef int opened
         attempt.started = now
         if attempt.began == 0.0:
             attempt.began = now
         attempt.progressed = now
-        attempt.source = Source()
-        if attempt.content is not None:
-            attempt.content.lend(attempt.source)
-            reason = 0
-        else:
-            reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
-        if reason:
-            if reason in (EMFILE, ENFILE):
-                # No error: a stream that ends gives its descriptor back, here or on another connection.
-                attempt.source = None
-                return _NO_DESCRIPTOR
-            return self._refuse(attempt, file_failure(reason), now)
-        attempt.size = attempt.source.size
-        attempt.mtime_ns = attempt.source.mtime_ns
-        attempt.inode = attempt.source.inode
-        if attempt.expected is not None and attempt.expected != (attempt.size, attempt.mtime_ns, attempt.inode):
-            return self._refuse(attempt, _changed(), now)
-        if attempt.size == 0 and attempt.content is None and attempt.source.holds_more():
-            return self._refuse(attempt, NotRegularFile(
-                "its size reads 0 though it holds octets, as files of /proc do: copy it and upload the copy"
-            ), now)
-        attempt.remaining = attempt.size
-        attempt.mapped = not self._staged and attempt.size > _MAX_READ
+        opened = self._content.open(attempt)
+        if opened == FAILED:
+            attempt.finished = now
+            self._finished.append(attempt)
+        if opened != OPENED:
+            return opened
         attempt.stream_id = self._next_stream_id
         attempt.send_window = self._initial_window_size
         self._next_stream_id += 2
-        if self._next_stream_id % _SLOW_AMONG == 1:
-            self._slow_reads = 0
         self._table.insert(attempt)
         self._scheduler.enter(attempt.slot)
         if attempt.remaining == 0:
@@ -525,16 +474,7 @@ cdef class SendSide:
         if self._next_stream_id > _MAX_STREAM_ID - 2:
             # RFC 9113 §5.1.1: ids can't be used again; what waits needs a new connection.
             self.drain()
-        return _OPENED
-
-    cdef int _refuse(self, Attempt attempt, object failure, double now) except -1:
-        """End an attempt before it has a stream."""
-        attempt.source.close()
-        attempt.source = None
-        attempt.failure = failure
-        attempt.finished = now
-        self._finished.append(attempt)
-        return _FAILED
+        return OPENED
 
     cdef bint _serve(self, double now) except -1:
         """DATA by turns, until windows, turns or the gather list end."""
@@ -562,8 +502,8 @@ cdef class SendSide:
         """Send up to `allowed` octets of the stream in one DATA frame. False: the gather list is full."""
         cdef int64_t before = attempt.remaining
         cdef bint fitted
-        if attempt.mapped and attempt.remaining > _MAX_TAIL:
-            fitted = self._cut_mapped(attempt, allowed)
+        if self._content.leaves_in_place(attempt):
+            fitted = self._content.cut_mapped(attempt, allowed)
         elif attempt.gathered == self.gather.serial and self.gather.pending:
             if not self._scheduler.fair:
                 # What came later may not take its window: the list is sent first.
@@ -573,7 +513,7 @@ cdef class SendSide:
             self._parked.append(attempt)
             return True
         else:
-            fitted = self._cut_staged(attempt, allowed)
+            fitted = self._content.cut_staged(attempt, allowed)
         if attempt.failure is not None:
             self._abort(attempt, CANCEL, attempt.failure, now)
         elif attempt.remaining < before:
@@ -582,66 +522,11 @@ cdef class SendSide:
                 self.cold = True
             if attempt.source.slow:
                 attempt.source.slow = False
-                self._note_slow()
+                self._content.note_slow(self._waiting)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 
-    cdef int _note_slow(self) except -1:
-        """A read took as long as a disk takes. One may be chance, as this thread has to share its processor."""
-        self._slow_reads += 1
-        if self._slow_reads >= _SLOW_READS and self._ahead is None:
-            self._ahead = ReadAhead()
-            self._read_ahead(self._waiting)
-        return 0
-
-    cdef bint _cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
-        """A frame header in the arena, and the slice where it is mapped. Leaves a tail for `_cut_staged`."""
-        cdef uint8_t* out
-        cdef const uint8_t* start
-        cdef Mapping* holder = NULL
-        if attempt.remaining - allowed < _MIN_TAIL:
-            allowed = attempt.remaining - _MIN_TAIL
-        if not self.gather.has_room(FRAME_HEADER):
-            return False
-        start = attempt.source.slice(allowed, &holder)
-        if start == NULL:
-            # A file system without mmap: read it like a small file.
-            attempt.mapped = False
-            return True
-        out = self.gather.reserve(FRAME_HEADER)
-        put_frame_header(out, <uint32_t>allowed, DATA, 0, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER)
-        self.gather.push_slice(start, allowed, holder, attempt.stream_id)
-        attempt.gathered = self.gather.serial
-        attempt.remaining -= allowed
-        return True
-
-    cdef bint _cut_staged(self, Attempt attempt, int64_t allowed) except -1:
-        """Frame header and octets in the arena, read by pread; END_STREAM once the file is known to be unchanged."""
-        cdef uint8_t* out
-        cdef Py_ssize_t got
-        cdef int flags = 0
-        if not self.gather.has_room(FRAME_HEADER + allowed):
-            return False
-        out = self.gather.reserve(FRAME_HEADER + allowed)
-        got = attempt.source.read(out + FRAME_HEADER, allowed)
-        if got < 0:
-            attempt.failure = file_failure(<int>-got)
-            return True
-        if got < allowed:
-            attempt.failure = _changed()
-            return True
-        if allowed == attempt.remaining:
-            if not attempt.source.unchanged():
-                attempt.failure = _changed()
-                return True
-            flags = END_STREAM
-        put_frame_header(out, <uint32_t>allowed, DATA, flags, attempt.stream_id)
-        self.gather.commit(FRAME_HEADER + allowed)
-        attempt.remaining -= allowed
-        return True
-
-    cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1:
+    cdef inline int _account(self, Attempt attempt, int64_t octets, double now) except -1:
         """Charge both windows and the turn for octets that entered the gather list."""
         self.delivery.gathered(attempt, self.gather.pending)
         attempt.send_window -= octets
@@ -656,7 +541,7 @@ cdef class SendSide:
             self._scheduler.block(attempt.slot)
         return 0
 
-    cdef void _end_stream(self, Attempt attempt, double now) noexcept:
+    cdef inline void _end_stream(self, Attempt attempt, double now) noexcept:
         """Its last octet is in the gather list: the file is not needed any more."""
         attempt.source.close()
         self.delivery.complete(attempt, now)
@@ -694,7 +579,3 @@ cdef class SendSide:
         attempt.finished = now
         self._finished.append(attempt)
         return 0
-
-
-def _changed():
-    return FileChanged("the file changed while uploading: upload it again when nothing writes to it")

@@ -29,6 +29,7 @@ UPLOAD = {
         "_patience",
         "_payload",
         "_readahead",
+        "_request_content",
         "_request_headers",
         "_scheduler",
         "_sending",

@@ -1,0 +1,45 @@
+# cython: language_level=3
+"""C interface of the content of requests."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from fastpost._chunker cimport Folder
+from fastpost._gather cimport GatherList
+from fastpost._readahead cimport ReadAhead
+from fastpost._table cimport Attempt
+
+
+cdef enum:
+    # How opening a file ended; NO_DESCRIPTOR: none is free now.
+    FAILED = 0
+    OPENED = 1
+    NO_DESCRIPTOR = 2
+
+    # The last slice of a mapped file is read, not mapped: the file can be checked after its last octet was taken.
+    MAX_TAIL = 16384
+
+
+@cython.final
+cdef class RequestContent:
+    cdef GatherList _gather
+    cdef Folder _folder
+    cdef bint _staged
+    # Files opened so far; reads that took long, lately.
+    cdef uint32_t _opened
+    cdef int _slow_reads
+    # Brings what waits into the page cache, once a read had to wait; None before.
+    cdef ReadAhead _ahead
+
+    cdef int open(self, Attempt attempt) except -1
+    cdef int _refuse(self, Attempt attempt, object failure) except -1
+    cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1
+    cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1
+    cdef object torn(self, Attempt attempt)
+    cdef int note_slow(self, waiting) except -1
+    cdef int read_ahead(self, attempts) except -1
+    cdef int close(self) except -1
+
+    cdef inline bint leaves_in_place(self, Attempt attempt) noexcept:
+        """The next slice is sent from where it is mapped, by `cut_mapped`; else it is read, by `cut_staged`."""
+        return attempt.mapped and attempt.remaining > MAX_TAIL

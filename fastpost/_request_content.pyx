@@ -1,0 +1,172 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# Bounds checks are off: nothing is indexed.
+"""The content of one connection's requests: files opened, read ahead where that helps, cut into DATA (RFC 9113 §6.1).
+
+How many octets the next frame may have is for others to say.
+"""
+
+cimport cython
+from libc.errno cimport EIO, EMFILE, ENFILE
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from fastpost._chunker cimport Folder, Mapping, Source
+from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
+from fastpost._gather cimport GatherList
+from fastpost._readahead cimport ReadAhead
+from fastpost._table cimport Attempt
+
+from fastpost.errors import FileChanged, NotRegularFile, file_failure
+
+cdef enum:
+    # Files up to this size are read, larger ones are mapped: below, mmap and munmap cost more than the copy.
+    _MAX_READ = 65536
+    # What is left of a mapped file for its last slice is at least so long (octets).
+    _MIN_TAIL = 4096
+    # Files are read ahead once so many reads were slow while so many files were opened.
+    _SLOW_READS = 3
+    _SLOW_AMONG = 64
+
+
+@cython.final
+cdef class RequestContent:
+    """Puts the files of attempts into the gather list, from `open` on.
+
+    Args:
+        gather: takes the frames.
+        staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
+    """
+
+    def __cinit__(self, GatherList gather not None, bint staged):
+        self._gather = gather
+        self._staged = staged
+        self._folder = Folder()
+        self._opened = 0
+        self._slow_reads = 0
+        self._ahead = None
+
+    cdef int open(self, Attempt attempt) except -1:
+        """Open the attempt's file and take its size, octets. FAILED: the attempt's failure says why."""
+        cdef int reason = 0
+        attempt.source = Source()
+        if attempt.content is not None:
+            attempt.content.lend(attempt.source)
+        else:
+            reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
+        if reason:
+            if reason in (EMFILE, ENFILE):
+                # No error: a stream that ends gives its descriptor back, here or on another connection.
+                attempt.source = None
+                return NO_DESCRIPTOR
+            return self._refuse(attempt, file_failure(reason))
+        attempt.size = attempt.source.size
+        attempt.mtime_ns = attempt.source.mtime_ns
+        attempt.inode = attempt.source.inode
+        if attempt.expected is not None and attempt.expected != (attempt.size, attempt.mtime_ns, attempt.inode):
+            return self._refuse(attempt, _changed())
+        if attempt.size == 0 and attempt.content is None and attempt.source.holds_more():
+            return self._refuse(attempt, NotRegularFile(
+                "its size reads 0 though it holds octets, as files of /proc do: copy it and upload the copy"
+            ))
+        attempt.remaining = attempt.size
+        attempt.mapped = not self._staged and attempt.size > _MAX_READ
+        self._opened += 1
+        if self._opened % _SLOW_AMONG == 0:
+            self._slow_reads = 0
+        return OPENED
+
+    cdef int _refuse(self, Attempt attempt, object failure) except -1:
+        """The attempt ends before it has a stream."""
+        attempt.source.close()
+        attempt.source = None
+        attempt.failure = failure
+        return FAILED
+
+    cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1:
+        """A frame header in the arena, and up to `allowed` octets where they are mapped. False: the list is full.
+
+        Leaves a tail for `cut_staged`.
+        """
+        cdef uint8_t* out
+        cdef const uint8_t* start
+        cdef Mapping* holder = NULL
+        if attempt.remaining - allowed < _MIN_TAIL:
+            allowed = attempt.remaining - _MIN_TAIL
+        if not self._gather.has_room(FRAME_HEADER):
+            return False
+        start = attempt.source.slice(allowed, &holder)
+        if start == NULL:
+            # A file system without mmap: read it like a small file.
+            attempt.mapped = False
+            return True
+        out = self._gather.reserve(FRAME_HEADER)
+        put_frame_header(out, <uint32_t>allowed, DATA, 0, attempt.stream_id)
+        self._gather.commit(FRAME_HEADER)
+        self._gather.push_slice(start, allowed, holder, attempt.stream_id)
+        attempt.gathered = self._gather.serial
+        attempt.remaining -= allowed
+        return True
+
+    cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1:
+        """Frame header and `allowed` octets in the arena, read by pread. False: the list is full.
+
+        END_STREAM comes once the file is known to be unchanged; else the attempt has a failure, and nothing is added.
+        """
+        cdef uint8_t* out
+        cdef Py_ssize_t got
+        cdef int flags = 0
+        if not self._gather.has_room(FRAME_HEADER + allowed):
+            return False
+        out = self._gather.reserve(FRAME_HEADER + allowed)
+        got = attempt.source.read(out + FRAME_HEADER, allowed)
+        if got < 0:
+            attempt.failure = file_failure(<int>-got)
+            return True
+        if got < allowed:
+            attempt.failure = _changed()
+            return True
+        if allowed == attempt.remaining:
+            if not attempt.source.unchanged():
+                attempt.failure = _changed()
+                return True
+            flags = END_STREAM
+        put_frame_header(out, <uint32_t>allowed, DATA, flags, attempt.stream_id)
+        self._gather.commit(FRAME_HEADER + allowed)
+        attempt.remaining -= allowed
+        return True
+
+    cdef object torn(self, Attempt attempt):
+        """Return the failure of a file whose mapping lost its pages."""
+        return _changed() if attempt.source.shrank() else file_failure(EIO)
+
+    cdef int note_slow(self, waiting) except -1:
+        """A read took as long as a disk takes: then what is `waiting` may be worth reading ahead.
+
+        One may be chance, as this thread has to share its processor.
+        """
+        self._slow_reads += 1
+        if self._slow_reads >= _SLOW_READS and self._ahead is None:
+            self._ahead = ReadAhead()
+            self.read_ahead(waiting)
+        return 0
+
+    cdef int read_ahead(self, attempts) except -1:
+        """Have the files of attempts in line read ahead, as long as that finds any that are not in the page cache."""
+        cdef Attempt attempt
+        if self._ahead is None or not self._ahead.is_worth_it():
+            self._ahead = None
+            return 0
+        for item in attempts:
+            attempt = <Attempt>item
+            if attempt.content is None:
+                self._ahead.add(attempt.file)
+        return 0
+
+    cdef int close(self) except -1:
+        """Nothing more is opened, nor read ahead."""
+        self._ahead = None
+        self._folder.close()
+        return 0
+
+
+def _changed():
+    return FileChanged("the file changed while uploading: upload it again when nothing writes to it")
