@@ -143,7 +143,7 @@ def _busy(processes: Sequence[Mapping[str, float]]) -> str:
 def percentiles(values: Mapping[str, float | None]) -> str:
     """Return latencies in one line."""
     if values["max"] is None:
-        return "nothing ended"
+        return "none"
     return " · ".join(f"{_NAMES.get(name, name)} {ms(value)}" for name, value in values.items()) + " ms"
 
 

@@ -25,6 +25,8 @@ _LATENCIES: Final = {
     "p50": "p50", "p75": "p75", "p90": "p90", "p99": "p99", "p99.9": "p999", "p999": "p999", "p99.99": "p9999",
     "p9999": "p9999", "max": "max", "mean": "mean",
 }  # fmt: skip
+#: What there was not, where a figure is one of nothing; of latencies it is uploads that went well.
+_NOTHING: Final = {"failed": "nothing ended"}
 _KNOWN: Final = (
     "write a figure (rate, throughput, failed, dropped, p50, p75, p90, p99, p99.9, p99.99, max, mean), <, >, <= or >=, "
     "and a number: 'p99>50ms', 'rate<1000', 'throughput<100MB/s', 'failed>1%'"
@@ -85,19 +87,25 @@ def _judged(threshold: Threshold, measurements: Sequence[Mapping[str, Any]]) -> 
     told = ""
     if met:
         value = threshold.value(met[0])
-        reached = "nothing ended" if value is None else _shown(threshold.figure, value)
+        reached = _shown(threshold, value) if value is not None else _NOTHING.get(threshold.figure, "none went well")
         told = f"{reached} with {Setting.of(met[0]).in_words()}, run {met[0]['run']}"
     return {"condition": threshold.text, "missed": bool(met), "told": told}
 
 
-def _shown(figure: str, value: float) -> str:
-    match figure:
+def _shown(threshold: Threshold, value: float) -> str:
+    """Return a figure in words, in digits that tell it from the bound."""
+    match threshold.figure:
         case "rate":
-            return f"{three_digits(value)} uploads/s"
+            return f"{_told(value, threshold.bound)} uploads/s"
         case "throughput":
-            return f"{three_digits(value / 1e6)} MB/s"
+            return f"{_told(value / 1e6, threshold.bound / 1e6)} MB/s"
         case "failed":
-            return f"{value:.2%} failed"
+            return f"{_told(100 * value, 100 * threshold.bound)}% failed"
         case "dropped":
             return f"{value:,.0f} dropped"
     return f"{value:,.3f} ms"
+
+
+def _told(value: float, bound: float) -> str:
+    text = three_digits(value)
+    return f"{value:,.9g}" if value != bound and text == three_digits(bound) else text

@@ -41,3 +41,12 @@ def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
     text = bench_text.drawn(report(one, measured(10, rate=0)), Console(width=120))
     assert f"{told} uploads/s" in text
     assert any(line.split()[3:4] == [told] for line in text.splitlines() if line.split()[:2] == ["1", "50"])
+
+
+def test_of_uploads_that_all_failed_it_is_not_said_that_nothing_ended() -> None:
+    none = dict.fromkeys(measured()["latency_ms"])
+    one = measured() | {"latency_ms": none, "response_ms": none}
+    one["uploads"] |= {"ok": 0, "failed": 50}
+    told = bench_text.drawn(report(one), Console(width=120))
+    assert "latency     none\n" in told
+    assert "nothing ended" not in told

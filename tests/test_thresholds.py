@@ -43,8 +43,29 @@ def test_what_was_not_measured_fails() -> None:
     nothing = measured(latency_ms=dict.fromkeys(measured()["latency_ms"]), uploads={"ok": 0, "failed": 0, "rate": 0.0})
     assert thresholds.parse("p99>50ms").holds(nothing)
     assert thresholds.parse("failed>1%").holds(nothing)
-    told = thresholds.judged([thresholds.parse("p99>50ms")], [nothing])
+    told = thresholds.judged([thresholds.parse("failed>1%")], [nothing])
     assert "nothing ended" in str(told[0]["told"])
+
+
+def test_of_uploads_that_all_failed_none_went_well() -> None:
+    all_failed = measured(latency_ms=dict.fromkeys(measured()["latency_ms"]), uploads={"ok": 0, "failed": 9})
+    (told,) = thresholds.judged([thresholds.parse("p99>50ms")], [all_failed])
+    assert told["told"] == "none went well with 50 in flight on 1 connection, run 1"
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "told"),
+    [
+        ("rate<1000", 999.7, "999.7 uploads/s"),
+        ("rate<1000", 912.4, "912 uploads/s"),
+        ("throughput<100MB/s", 99_980_000.0, "99.98 MB/s"),
+        ("rate>=1000", 1000.0, "1,000 uploads/s"),
+    ],
+)
+def test_what_missed_by_little_is_not_told_as_the_bound(condition: str, value: float, told: str) -> None:
+    missed = measured(uploads=measured()["uploads"] | {"rate": value}, bytes={"rate": value})
+    (one,) = thresholds.judged([thresholds.parse(condition)], [missed])
+    assert str(one["told"]).startswith(f"{told} with ")
 
 
 def test_the_first_measurement_that_missed_is_named() -> None:
