@@ -398,8 +398,8 @@ def _check(
     **_: object,
 ) -> None:
     """Refuse what can't be meant together, before anything is started for it."""
-    if rate is not None and not 0 < rate <= 1e6:
-        raise UsageError("--rate is a number of uploads a second, above 0 and up to 1000000")
+    if rate is not None and not 1e-6 <= rate <= 1e6:
+        raise UsageError("--rate is a number of uploads a second, above 0: from 0.000001 to 1000000")
     if max_in_flight is not None and rate is None:
         raise UsageError("--max-in-flight belongs to --rate: a closed loop has --concurrency")
     if concurrency is not None and rate is not None:

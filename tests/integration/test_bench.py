@@ -232,6 +232,7 @@ def test_arrivals_above_the_limit_are_dropped(tmp_path: Path) -> None:
         (("--max-in-flight", "5"), ("--max-in-flight belongs to --rate",)),
         (("--rate", "5", "-c", "9"), ("--concurrency is that of a closed loop", "--max-in-flight")),
         (("--rate", "0"), ("--rate", "above 0")),
+        (("--rate", "1e-300"), ("--rate", "from 0.000001")),  # the clock has no such moment
         (("--with-content",), ("--with-content belongs to --from",)),
         (("--from", ".", "--size", "1k"), ("leave out --size",)),
         (("-c", "1,x"), ("'x' is no number", "like 1,10,50")),
