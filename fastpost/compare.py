@@ -268,21 +268,36 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], float]]] = {
 
 
 def parts(one: Json) -> list[Json]:
-    """Return equal parts of a run by its timeline, as if each were a run; none when it has fewer than five rows."""
+    """Return equal parts of a run by its timeline, as if each were a run; none with fewer than five rows of uploads."""
     # The last row may be a sliver.
-    rows = [row for row in one["timeline"] if row["ok"] and row["seconds"] >= 0.5 * one["timeline"][0]["seconds"]]
-    if len(rows) < _PARTS:
+    steps = _steps([row for row in one["timeline"] if row["seconds"] >= 0.5 * one["timeline"][0]["seconds"]])
+    if len(steps) < _PARTS:
         return []
-    bounds = [len(rows) * part // _PARTS for part in range(_PARTS + 1)]
-    return [_part(rows[begin:end]) for begin, end in itertools.pairwise(bounds)]
+    bounds = [len(steps) * part // _PARTS for part in range(_PARTS + 1)]
+    return [_part([*itertools.chain(*steps[begin:end])]) for begin, end in itertools.pairwise(bounds)]
+
+
+def _steps(rows: Sequence[Json]) -> list[list[Json]]:
+    """Return rows in steps that each end with uploads: time without any is slow, not absent."""
+    steps: list[list[Json]] = []
+    silent: list[Json] = []
+    for row in rows:
+        silent.append(row)
+        if row["ok"]:
+            steps.append(silent)
+            silent = []
+    if steps:
+        steps[-1] += silent
+    return steps
 
 
 def _part(rows: Sequence[Json]) -> Json:
     took = sum(row["seconds"] for row in rows)
+    ended = [row for row in rows if row["ok"]]
     return {
         "uploads": {"rate": sum(row["ok"] for row in rows) / took},
         "bytes": {"rate": sum(row["payload"] for row in rows) / took},
-        "latency_ms": {name: sum(row[name] for row in rows) / len(rows) for name in _PERCENTILES},
+        "latency_ms": {name: sum(row[name] for row in ended) / len(ended) for name in _PERCENTILES},
     }
 
 

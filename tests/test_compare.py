@@ -61,6 +61,18 @@ def test_a_faster_and_a_slower_server_are_called_so() -> None:
     assert set(verdicts(report(1), report(2, speed=0.8)).values()) == {"slower"}
 
 
+def test_seconds_without_uploads_are_in_the_rate_of_a_single_run() -> None:
+    """A server that stood still for a third of the time is slower, though not in the seconds in which it answered."""
+    before, after = report(1, runs=1, seconds=30), report(2, runs=1, seconds=30)
+    for at in range(1, 30, 3):
+        after["measurements"][0]["timeline"][at] |= {"ok": 0, "payload": 0, "p50": 0.0, "p90": 0.0, "p99": 0.0}
+    (one,) = compare.compared(before, after, ("a", "b"))["comparisons"]
+    found = {figure["figure"]: figure for figure in one["figures"]}
+    assert found["rate"]["verdict"] == found["throughput"]["verdict"] == "slower"
+    assert found["rate"]["change"] == pytest.approx(-1 / 3, abs=0.05)
+    assert found["p99"]["change"] == pytest.approx(0.0, abs=0.05)
+
+
 def test_more_failures_on_one_side_are_told() -> None:
     before, after = report(1), report(2)
     for one in after["measurements"]:
