@@ -6,7 +6,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fastpost import bench_report, causes, hdr
+from fastpost import bench_report, causes, hdr, timeline
 from fastpost.bench_report import Setting, grouped
 from fastpost.bench_text import ms, percentiles
 from fastpost.page import BESIDE, Chart, Line, number
@@ -145,10 +145,8 @@ def details(one: Json, rate: float | None) -> list[Chart]:
 
 
 def rows(one: Json) -> list[Row]:
-    """Return the timeline in at most 240 rows; a sliver at its end belongs to the row before it."""
-    found = [Row(**row) for row in one["timeline"]]
-    if len(found) > 1 and found[-1].seconds < 0.5 * found[0].seconds:
-        found[-2:] = [found[-2].plus(found[-1])]
+    """Return the timeline in at most 240 rows."""
+    found = timeline.read(one["timeline"])
     width = -(-len(found) // _POINTS) or 1
     return [functools.reduce(Row.plus, found[at : at + width]) for at in range(0, len(found), width)]
 

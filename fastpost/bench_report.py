@@ -207,7 +207,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {cause: round(waited, 4) for cause, waited in value.items()}
         if name == "blocked"
-        else round(value, 4)
+        else round(value, 6)
         if isinstance(value, float)
         else value
         for name, value in row.items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastpost import hdr
+from fastpost import hdr, timeline
 from fastpost.bench_report import Setting, connections
 from fastpost.report import octets_text, safe, three_digits, uncut
 
@@ -37,7 +37,7 @@ def drawn(report: dict[str, Any], console: Console) -> str:
             if report["knee"] is not None:
                 console.print(_knee(report["knee"]), soft_wrap=True)
         one = chosen(report)
-        for label, text in (*rows(one), ("by second", _sparkline(one["timeline"]))):
+        for label, text in (*rows(one), ("by second", _sparkline(timeline.read(one["timeline"])))):
             if text:
                 console.print(f"{label:<12}{safe(text)}", soft_wrap=True)
         if one["uploads"]["ok"]:
@@ -172,11 +172,11 @@ def _waited(blocked: dict[str, float]) -> str:
     return " · ".join(f"{cause.replace('_', ' ')} {share:.0%}" for share, cause in parts if share >= _SHOWN)
 
 
-def _sparkline(timeline: Sequence[dict[str, Any]]) -> str:
+def _sparkline(seconds: Sequence[timeline.Row]) -> str:
     """Return one character for each second, or for several: from 0 to the largest."""
-    rates = [row["ok"] / row["seconds"] for row in timeline]
-    if len(rates) < 2:
+    if len(seconds) < 2:
         return ""
+    rates = [row.ok / row.seconds for row in seconds]
     step = -(-len(rates) // _SPARKLINE)
     means = [sum(rates[at : at + step]) / len(rates[at : at + step]) for at in range(0, len(rates), step)]
     most = max(means) or 1.0

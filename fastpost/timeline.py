@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 #: Rows of twenty minutes; a longer run has rows of two seconds, of four, and so on.
 LIMIT: Final = 1200
@@ -45,6 +48,14 @@ class Row(NamedTuple):
             max=max(self.max, later.max),
             blocked={cause: waited + later.blocked.get(cause, 0.0) for cause, waited in self.blocked.items()},
         )
+
+
+def read(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return the rows of a report; a sliver at the end, less than half of the first, belongs to the row before it."""
+    found = [Row(**row) for row in rows]
+    if len(found) > 1 and found[-1].seconds < 0.5 * found[0].seconds:
+        found[-2:] = [found[-2].plus(found[-1])]
+    return found
 
 
 class Timeline:

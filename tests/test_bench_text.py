@@ -43,6 +43,14 @@ def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
     assert any(line.split()[3:4] == [told] for line in text.splitlines() if line.split()[:2] == ["1", "50"])
 
 
+@pytest.mark.parametrize("sliver", [0.01, 0.0])
+def test_a_sliver_at_the_end_is_no_second_of_its_own(sliver: float) -> None:
+    one = measured(rate=1000, seconds=(1.0, 1.0, 1.0, sliver))
+    one["timeline"][-1]["ok"] = 0
+    told = bench_text.drawn(report(one), Console(width=120))
+    assert f"by second   {'█' * 3} {'990' if sliver else '1,000'} to 1,000 uploads/s\n" in told
+
+
 def test_of_uploads_that_all_failed_it_is_not_said_that_nothing_ended() -> None:
     none = dict.fromkeys(measured()["latency_ms"])
     one = measured() | {"latency_ms": none, "response_ms": none}

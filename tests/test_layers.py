@@ -95,7 +95,7 @@ ARROWS = {
     "measurement": "_meter _table load timeline run feed target sources tally config errors",
     "hdr": "_meter",
     "bench_report": "__init__ measurement hdr causes report tally",
-    "bench_text": "bench_report hdr report",
+    "bench_text": "bench_report timeline hdr report",
     "thresholds": "bench_report report errors",
     "bootstrap": "",
     "compare": "__init__ bench_report bootstrap errors",
