@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import bench_charts
 from fastpost.bench_report import Setting, empty, grouped
-from fastpost.bench_text import chosen, load, ms, rows
+from fastpost.bench_text import INTERRUPTED, chosen, load, ms, rows
 from fastpost.page import Page, number
 from fastpost.report import three_digits
 
@@ -57,7 +57,7 @@ def _key_figures(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> None:
     """Add what follows from the figures, one sentence each."""
     if report["interrupted"]:
-        page.paragraph("Interrupted: this is what was measured until then.", "bad")
+        page.paragraph(f"Interrupted: {INTERRUPTED}.", "bad")
     if one["client"]["sentence"]:
         page.paragraph(f"Lower bound. {one['client']['sentence']}.", "bad")
     for sentence in empty(report["measurements"]):

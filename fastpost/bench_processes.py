@@ -154,6 +154,8 @@ class SharedMeasurement(Measured):
         self._on_uploads = on_uploads
         self._on_notice = on_notice
         self._members: list[_Member] = []
+        #: It was ended from outside, before all could begin perhaps.
+        self._stopped = False
         #: Why one of them could not measure.
         self._failure: Exception | None = None
         #: CPU time of this process when the window began: what it adds up and writes is a part of the cost.
@@ -195,7 +197,7 @@ class SharedMeasurement(Measured):
 
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
-        self.interrupted = True
+        self._stopped = True
         self._stop()
 
     @property
@@ -223,7 +225,7 @@ class SharedMeasurement(Measured):
                 self._lose(member)
             case Ready():
                 member.ready = True
-                if all(each.ready for each in self._members) and not self.interrupted:
+                if all(each.ready for each in self._members) and not self._stopped:
                     self._begin()
             case Uploads():
                 if self._on_uploads is not None:

@@ -60,6 +60,8 @@ def report(
     measurements: Sequence[tuple[Measured, int]],
     load: dict[str, object],
     began: str,
+    *,
+    interrupted: bool,
 ) -> dict[str, Any]:
     """Return the report of schema fastpost.bench/1.
 
@@ -67,6 +69,7 @@ def report(
         measurements: each with the number of its run, from 1 on.
         load: what was asked for.
         began: when, ISO 8601.
+        interrupted: True when less was measured than was asked for.
     """
     first = measurements[0][0]
     taken = [measured(one, run) for one, run in measurements]
@@ -81,7 +84,7 @@ def report(
         "measurements": taken,
         "knee": knee(taken),
         "thresholds": [],
-        "interrupted": any(one.interrupted for one, _ in measurements),
+        "interrupted": interrupted,
     }
 
 

@@ -179,7 +179,8 @@ class BenchRun:
     # --- the report ---------------------------------------------------------------------------------------------------
 
     def _figures(self, began: str) -> dict[str, Any]:
-        report = bench_report.report(self._done, self._load, began)
+        short = self._signal is not None or self._failure is not None
+        report = bench_report.report(self._done, self._load, began, interrupted=short)
         report["thresholds"] = thresholds.judged(self._fail_if, report["measurements"])
         return report
 

@@ -24,6 +24,8 @@ _BAR: Final = 40
 _BARS: Final = 12
 #: Parts of the blocked time that are worth a word.
 _SHOWN: Final = 0.01
+#: What is said of a report of less than was asked for.
+INTERRUPTED: Final = "this is what was measured until then"
 _NAMES: Final = {"p999": "p99.9", "p9999": "p99.99"}
 
 
@@ -32,6 +34,8 @@ def drawn(report: dict[str, Any], console: Console) -> str:
     measurements = report["measurements"]
     with console.capture() as captured:
         console.print(_heading(report), soft_wrap=True)
+        if report["interrupted"]:
+            console.print(f"{'interrupted':<12}{INTERRUPTED}", soft_wrap=True)
         if len(measurements) > 1:
             uncut(_table(measurements), console)
             if report["knee"] is not None:

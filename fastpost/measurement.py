@@ -114,8 +114,6 @@ class Measured(abc.ABC):
         #: The readings at both ends of the window; None as long as it has not begun, or not ended.
         self.first: Reading | None = None
         self.last: Reading | None = None
-        #: The measurement was ended from outside.
-        self.interrupted = False
         #: The last row, and the reading at its end.
         self.row: Row | None = None
         self.latest: Reading | None = None
@@ -243,8 +241,14 @@ class Measurement(Measured):
 
     def stop(self) -> None:
         """End the window now; what is in flight may end."""
-        self.interrupted = True
-        self._stop()
+        if self.first is None:
+            # No window opens any more: nothing new would begin in it.
+            self.meter.end(self.meter.begins)
+            for timer in self._timers:
+                timer.cancel()
+            self._run.stop(_GRACE)
+        else:
+            self._end()
 
     def join(self) -> None:
         """Wait for the end of its thread, once it is complete: who forks must have none."""
@@ -273,16 +277,6 @@ class Measurement(Measured):
     def _later(self, at: float, called: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(max(at - time.monotonic(), 0.0), called)
 
-    def _stop(self) -> None:
-        if self.first is None:
-            # No window opens any more: nothing new would begin in it.
-            self.meter.end(self.meter.begins)
-            for timer in self._timers:
-                timer.cancel()
-            self._run.stop(_GRACE)
-        else:
-            self._end()
-
     def _end(self) -> None:
         """Close the window, once."""
         if self.last is not None or self.first is None:
@@ -309,7 +303,7 @@ class Measurement(Measured):
         # Uploads that there was no connection for end together: so would all that the load brings, without end.
         if isinstance(failure := results[0].failure, TargetUnreachable):
             self._gone = failure
-            self._stop()
+            self.stop()
 
     # --- by the second ------------------------------------------------------------------------------------------------
 

@@ -59,13 +59,11 @@ def stopped(warm_up: float) -> Measurement:
 def test_what_is_in_flight_when_it_is_stopped_may_end() -> None:
     measurement = stopped(warm_up=0.0)
     assert measurement.last is not None
-    assert measurement.interrupted
     assert measurement.meter.ended == 0
 
 
 def test_no_window_opens_behind_the_stop_of_a_warm_up() -> None:
     measurement = stopped(warm_up=0.5)
-    assert measurement.interrupted
     assert measurement.first is None
     assert measurement.meter.ended == 0
 

@@ -434,6 +434,7 @@ def test_a_server_that_goes_away_ends_it_with_what_was_measured(options: tuple[s
     if "--warm-up" in options:
         assert run.out == ""
     else:
+        assert run.report["interrupted"] is True
         assert 50 <= only(run)["uploads"]["ok"] < 100
         assert only(run)["seconds"] < 60
 
@@ -455,3 +456,40 @@ def test_ctrl_c_ends_it_with_a_report() -> None:
     report = json.loads(out)
     assert report["interrupted"] is True
     assert report["measurements"][0]["uploads"]["ok"] > 0
+
+
+class Second(Script):
+    """Says when an upload of the second measurement has come."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def accepts(self, number: int) -> bool:
+        if number == 1:
+            self.begun.set()
+        return True
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_ctrl_c_before_the_second_measurement_counts_is_told_with_the_first(form: str) -> None:
+    """What is reported is whole, and not all that was asked for."""
+    script = Second()
+    with (
+        Server(script) as server,
+        subprocess.Popen(
+            [sys.executable, "-m", "fastpost", "bench", server.url, "-c", "1,2", "--warm-up", "2s", "--count", "5",
+             "--output-format", form],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):  # fmt: skip
+        assert script.begun.wait(60)
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    if form == "text":
+        assert "interrupted this is what was measured until then" in out
+    else:
+        assert json.loads(out)["interrupted"] is True
+        assert [one["concurrency"] for one in json.loads(out)["measurements"]] == [1]
