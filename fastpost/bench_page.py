@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import bench_charts
 from fastpost.bench_report import Setting, empty, grouped
-from fastpost.bench_text import INTERRUPTED, chosen, load, ms, rows
+from fastpost.bench_text import INTERRUPTED, chosen, knee_means, load, ms, rows
 from fastpost.page import Page, number
 from fastpost.report import three_digits
 
@@ -68,10 +68,7 @@ def _verdicts(page: Page, report: Mapping[str, Any], one: Mapping[str, Any]) -> 
         page.paragraph(f"What was the limit: {one['limited_by']['sentence']}.")
     if (knee := report["knee"]) is not None:
         at = bench_charts.in_words(Setting.of(knee), list(grouped(report["measurements"])))
-        page.paragraph(
-            f"The knee is at {at}: the fewest that reach 95 % of the best rate, "
-            f"{three_digits(knee['rate'])} uploads/s. More of them only wait longer."
-        )
+        page.paragraph(f"The knee is at {at}, with {three_digits(knee['rate'])} uploads/s: {knee_means(report)}.")
     page.paragraph(_LOOPS[report["load"]["loop"]])
 
 

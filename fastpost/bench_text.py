@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fastpost import hdr, timeline
-from fastpost.bench_report import Setting, connections
+from fastpost.bench_report import Setting, connections, grouped
 from fastpost.report import octets_text, safe, three_digits, uncut
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def drawn(report: dict[str, Any], console: Console) -> str:
         if len(measurements) > 1:
             uncut(_table(measurements), console)
             if report["knee"] is not None:
-                console.print(_knee(report["knee"]), soft_wrap=True)
+                where = Setting.of(report["knee"]).in_words()
+                console.print(f"{'knee':<12}{where}: {knee_means(report)}", soft_wrap=True)
         one = chosen(report)
         for label, text in (*rows(one), ("by second", _sparkline(timeline.read(one["timeline"])))):
             if text:
@@ -91,9 +92,19 @@ def _table(measurements: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _knee(knee: dict[str, Any]) -> str:
-    words = Setting.of(knee).in_words()
-    return f"{'knee':<12}{words}: the fewest that reach 95 % of the best rate; more of them only wait longer"
+def knee_means(report: Mapping[str, Any]) -> str:
+    """Return in words what its knee says: at the end of what was measured, nothing of more uploads in flight."""
+    knee = Setting.of(report["knee"])
+    row = [
+        setting
+        for setting in grouped(report["measurements"])
+        if setting._replace(concurrency=0) == knee._replace(concurrency=0)
+    ]
+    if knee.concurrency == max(setting.concurrency for setting in row):
+        return (
+            "the fewest that reach 95 % of the best rate, and the most that were measured; more of them may be faster"
+        )
+    return "the fewest that reach 95 % of the best rate; more of them only wait longer"
 
 
 def chosen(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from reports import measured, report
+from rich.console import Console
 from test_page import HOSTILE, Seen
 
-from fastpost import bench_charts, bench_page, bench_report
+from fastpost import bench_charts, bench_page, bench_report, bench_text
 from fastpost.bench_report import Setting
 
 
@@ -74,8 +75,19 @@ def test_a_sweep_shows_rate_and_p99_with_the_knee() -> None:
     (rate,) = drawn["Uploads a second"]["lines"]
     assert rate["points"] == [[1, 301], [10, 991], [100, 1001]]
     assert drawn["Uploads a second"]["mark"] == drawn["p99 of latency, ms"]["mark"] == [10, "knee: 10 in flight"]
-    assert "The knee is at 10 in flight: the fewest" in seen(made).words
+    assert "The knee is at 10 in flight, with 991 uploads/s: the fewest" in seen(made).words
     assert {line["name"] for line in drawn["Uploads a second, over time"]["lines"]} == {"went well"}
+
+
+def test_a_knee_at_the_end_of_the_sweep_says_nothing_of_more_in_flight() -> None:
+    """The rate still rose there: nobody has seen that more of them only wait."""
+    for made, last in (
+        (sweep((1, 1, 300), (1, 10, 990)), True),
+        (sweep((1, 1, 300), (1, 10, 990), (1, 50, 990)), False),
+    ):
+        for told in (seen(made).words, bench_text.drawn(made, Console(width=200))):
+            assert ("the most that were measured; more of them may be faster" in told) is last
+            assert ("more of them only wait longer" in told) is not last
 
 
 def test_a_sweep_of_connections_too_has_a_line_for_each() -> None:
