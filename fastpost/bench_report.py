@@ -107,7 +107,7 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
     first, last = one.first, one.last
     elapsed = max(min(last.at, one.meter.ends) - first.at, 1e-9) if first and last else 0.0
     blocked = gained(first.blocked, last.blocked) if first and last else {}
-    limit = causes.verdict(_windowed(tally, blocked), one.plan.processes)
+    limit = causes.verdict(_windowed(tally, blocked), one.plan.processes, scheduled=one.plan.rate is not None)
     jain = last.shares.jain(first.shares) if first and last else None
     latency, latencies = hdr.figures(counted.latency)
     response, responses = hdr.figures(counted.response)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fastpost.tally import Tally
 
@@ -36,15 +36,19 @@ def split(tally: Tally) -> dict[str, float]:
     return {cause: tally.blocked.get(cause, 0.0) for cause in CAUSES}
 
 
-def verdict(tally: Tally, processes: int = 1) -> Verdict | None:
-    """Return what kept the uploads of so many processes waiting most; None when hardly anything did."""
+def verdict(tally: Tally, processes: int = 1, *, scheduled: bool = False) -> Verdict | None:
+    """Return what kept the uploads of so many processes waiting most; None when hardly anything did.
+
+    Of `scheduled` ones (an open loop) it says what their latency is made of: their rate is the one asked for.
+    """
     parts = split(tally)
     total = sum(parts.values())
     if total < _LEAST:
         return None
     cause = max(parts, key=lambda name: parts[name])
     share = parts[cause] / total
-    sentence = _client(processes) if cause == "client" else _SENTENCES[cause](tally)
+    sentences = _SENTENCES | _SCHEDULED if scheduled else _SENTENCES
+    sentence = _client(processes) if cause == "client" else sentences[cause](tally)
     return Verdict(cause, share, f"{share:.0%} of the time {sentence}")
 
 
@@ -65,6 +69,14 @@ def _stream_window(tally: Tally) -> str:
     )
 
 
+def _scheduled_stream_window(tally: Tally) -> str:
+    knob = _knob(tally, "stream_window")
+    return (
+        f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload, "
+        f"and it alone can grant more{f' ({knob})' if knob else ''}"
+    )
+
+
 def _connection_window(tally: Tally) -> str:
     return (
         f"the connection window was closed: the server grants {_octets(tally.peer.connection_window)}; "
@@ -82,11 +94,17 @@ def _client(processes: int) -> str:
 
 def _turn(tally: Tally, cause: str) -> str:
     """Return what to turn at this server, as the first of two cures."""
+    knob = _knob(tally, cause)
+    return f"{knob}; or " if knob else ""
+
+
+def _knob(tally: Tally, cause: str) -> str:
+    """Return what to turn at this server; "" where that is not known."""
     from fastpost import servers  # only for who had to wait
 
     known = servers.named(tally.peer.server)
     knob = getattr(known[1], cause) if known is not None else ""
-    return f"{known[0]}: {knob}; or " if known is not None and knob else ""
+    return f"{known[0]}: {knob}" if known is not None and knob else ""
 
 
 def _more(tally: Tally) -> int:
@@ -100,7 +118,7 @@ def _octets(count: int) -> str:
     return f"{count} octets"
 
 
-_SENTENCES: Final[Mapping[str, Callable[[Tally], str]]] = {
+_SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
     "stream_limit": _stream_limit,
     "stream_window": _stream_window,
     "connection_window": _connection_window,
@@ -109,5 +127,13 @@ _SENTENCES: Final[Mapping[str, Callable[[Tally], str]]] = {
     "server": lambda _: (
         "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
         "help if it can work on several"
+    ),
+}
+#: What is another sentence of uploads that begin by the clock: more of them at a time are no cure.
+_SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {
+    "stream_window": _scheduled_stream_window,
+    "server": lambda _: (
+        "the server had every octet and had not answered yet: latency is made of that; how many it takes at most, a "
+        "closed loop shows"
     ),
 }

@@ -18,6 +18,7 @@ from integration.scripted import Peer, Request, Script
 
 from fastpost import causes
 from fastpost.sources import Upload
+from fastpost.tally import Peer as Granted
 from fastpost.tally import Tally
 
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
@@ -152,6 +153,25 @@ def test_disk(tmp_path: Path) -> None:
     waited = run.report["blocked_s"]
     assert waited["disk"] >= 0.9 * sum(waited.values()), waited
     assert run.report["limited_by"]["cause"] == "disk"
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("server", "latency is made of that"),
+        ("stream_window", "it alone can grant more (nginx: http2_body_preread_size, client_body_buffer_size)"),
+        ("connection_window", "--connections 4"),
+    ],
+)
+def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock(cause: str, told: str) -> None:
+    """And that the server was the limit nobody knows: their rate is the one that was asked for."""
+    tally = Tally()
+    tally.blocked, tally.peer = {cause: 1.0}, Granted(server="nginx/1.22.1")
+    verdict = causes.verdict(tally, scheduled=True)
+    assert verdict is not None
+    assert told in verdict.sentence
+    assert "--concurrency" not in verdict.sentence
+    assert "it is the limit" not in verdict.sentence
 
 
 def test_time_adds_up(tmp_path: Path) -> None:

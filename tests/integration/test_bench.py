@@ -176,6 +176,7 @@ def test_an_open_loop_shows_a_pause_of_the_server_and_a_closed_one_is_labelled(t
     assert one["latency_ms"]["p99"] > 900
     assert one["uploads"]["dropped"] == 0
     assert opened.report["load"]["loop"] == "open"
+    assert "it is the limit" not in one["limited_by"]["sentence"]
     assert closed.report["load"]["loop"] == "closed"
 
 
