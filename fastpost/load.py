@@ -183,6 +183,11 @@ class OpenLoop:
         """Wait until the walk has ended, after `stop`; so long at most."""
         self._feed.join(seconds)
 
+    def unfinished(self, now: float) -> int:
+        """Return how many were due and have not ended: in flight, or not even brought where this process is late."""
+        due = int((now - _STARVED - self._began) * self._rate) + 1  # what fell due since the last look is not late
+        return self.in_flight + max(due - self._due, 0)
+
     def ended(self, count: int) -> None:
         """So many of those in flight have ended."""
         self.in_flight -= count

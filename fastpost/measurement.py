@@ -322,11 +322,12 @@ class Measurement(Measured):
 
     def _read(self) -> Reading:
         self._run.count()
+        now = time.monotonic()
         return Reading(
-            at=time.monotonic(),
+            at=now,
             sent=self.tally.sent,
             dropped=self._open_loop.dropped if self._open_loop else 0,
-            unfinished=self._open_loop.in_flight if self._open_loop else 0,
+            unfinished=self._open_loop.unfinished(now) if self._open_loop else 0,
             blocked=dict(self.tally.blocked),
             busy=time.thread_time(),
             cpu=time.process_time(),

@@ -8,6 +8,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,34 @@ def test_above_the_limit_they_are_dropped_and_keep_their_place_in_time() -> None
     assert len(brought) == 5
     assert opened.in_flight == 5
     assert opened.dropped >= 95
+
+
+def test_what_is_due_and_not_in_stock_is_unfinished_too() -> None:
+    """A walk that is late, on a slow disk say, is no server that keeps up with all that was due."""
+    goes_on = threading.Event()
+
+    def late() -> Iterator[Batch]:
+        yield from load.first(load.made_up(sizes.parse("1"), payload, 10), 5)
+        assert goes_on.wait(30)
+
+    async def main() -> int:
+        brought: list[Upload] = []
+        opened = load.OpenLoop(1000.0, 100)
+        opened.start(
+            late(), asyncio.get_running_loop(), lambda batch, _: brought.extend(batch.uploads if batch else ())
+        )
+        began = time.monotonic()
+        while time.monotonic() < began + 0.1 or len(brought) < 5:
+            await asyncio.sleep(0.001)
+        opened.ended(2)
+        unfinished = opened.unfinished(began + 0.1)
+        opened.stop()
+        goes_on.set()
+        assert (len(brought), opened.dropped, opened.in_flight) == (5, 0, 3)
+        return unfinished
+
+    payload = Payload(65_536)
+    assert drive(main()) == pytest.approx(98, abs=2)
 
 
 def test_parts_of_a_load_have_no_name_in_common() -> None:
