@@ -42,6 +42,9 @@ def drawn(report: dict[str, Any], console: Console) -> str:
                 where = Setting.of(report["knee"]).in_words()
                 console.print(f"{'knee':<12}{where}: {knee_means(report)}", soft_wrap=True)
         one = chosen(report)
+        if len(measurements) > 1:
+            which = "of the knee" if report["knee"] is not None else "with the best rate"
+            console.print(f"{'in detail':<12}{Setting.of(one).in_words()}, run {one['run']}: {which}", soft_wrap=True)
         for label, text in (*rows(one), ("by second", _sparkline(timeline.read(one["timeline"])))):
             if text:
                 console.print(f"{label:<12}{safe(text)}", soft_wrap=True)

@@ -8,7 +8,7 @@ import pytest
 from reports import measured, report
 from rich.console import Console
 
-from fastpost import bench_text
+from fastpost import bench_report, bench_text
 
 
 @pytest.mark.parametrize("width", [1, 20, 80, 200])
@@ -41,6 +41,16 @@ def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
     text = bench_text.drawn(report(one, measured(10, rate=0)), Console(width=120))
     assert f"{told} uploads/s" in text
     assert any(line.split()[3:4] == [told] for line in text.splitlines() if line.split()[:2] == ["1", "50"])
+
+
+def test_of_several_measurements_it_is_said_which_one_is_told_in_detail() -> None:
+    """Of five runs the figures of the best one would else stand there as those of all."""
+    runs = [measured(50, run, rate=rate) for run, rate in ((1, 900), (2, 1000), (3, 950))]
+    detail = "in detail   50 in flight on 1 connection, run"
+    assert f"{detail} 2: with the best rate\n" in bench_text.drawn(report(*runs), Console(width=120))
+    knee = bench_report.knee([measured(10, rate=100), *runs])
+    assert f"{detail} 1: of the knee\n" in bench_text.drawn(report(*runs, knee=knee), Console(width=120))
+    assert "in detail" not in bench_text.drawn(report(runs[0]), Console(width=120))
 
 
 @pytest.mark.parametrize("sliver", [0.01, 0.0])
