@@ -358,7 +358,7 @@ class Probe:
                 self._note_windows()
             case h2.events.ResponseReceived(headers=headers, stream_id=self._stream_id):
                 fields = {bytes(name): bytes(value) for name, value in reversed(headers or [])}
-                self._status = int(fields[b":status"])
+                self._status = _status(fields[b":status"])
                 self._server = fields.get(b"server", b"").decode("latin-1")
                 self._answered_early = self._sent < self._budget
             case h2.events.DataReceived(flow_controlled_length=length, stream_id=stream_id):
@@ -452,6 +452,13 @@ class Probe:
             "goaway": knobs.pop("goaway", ""),
             "knobs": {cause: knob for cause, knob in knobs.items() if knob},
         }
+
+
+def _status(told: bytes) -> int:
+    """Return a status (RFC 9110 §15). Raises ProtocolError, as h2 lets every text pass."""
+    if len(told) != 3 or not told.isdigit() or told < b"100":
+        raise h2.exceptions.ProtocolError(f"{told.decode('latin-1')!r} is no status")
+    return int(told)
 
 
 def ceiling(rtt: float | None, stream: int, connection: int, streams: int | None) -> dict[str, object] | None:

@@ -81,6 +81,19 @@ def test_an_early_answer_stops_the_body() -> None:
     assert found["upload"]["octets"] < 16 << 20
 
 
+@pytest.mark.parametrize("status", ["abc", "", "2 0 0", "-12", "9999", "099"])
+def test_a_status_that_is_none_is_told(status: str) -> None:
+    class Odd(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.h2.config.validate_outbound_headers = peer.h2.config.normalize_outbound_headers = False
+            peer.h2.send_headers(request.stream_id, [(":status", status)], end_stream=True)
+
+    with Server(Odd()) as server:
+        found = look(server.url, "--budget", "1000")
+    assert found["upload"]["status"] is None
+    assert found["upload"]["ended"] == f"the connection ended: '{status}' is no status"
+
+
 def test_goaway_is_told() -> None:
     class Leaving(Script):
         def completed(self, peer: Peer, request: Request) -> None:
