@@ -87,8 +87,8 @@ class Probe:
         self._settings = settings
         self._budget = budget
         self._requests = requests
-        #: Of these: begun, and answered or reset.
-        self._begun = self._over = 0
+        #: Of these: begun, answered or reset, and answered.
+        self._begun = self._over = self._answered = 0
         self._target: Target = targets.parse(
             settings.to, method=settings.method, content_type=settings.content_type or "application/octet-stream"
         )
@@ -370,6 +370,7 @@ class Probe:
                 stream_id != self._stream_id
             ):
                 self._over += 1
+                self._answered += isinstance(event, h2.events.StreamEnded)
             case h2.events.StreamEnded():
                 self._ended = "answered before its end" if self._answered_early else "complete"
             case h2.events.StreamReset(error_code=code):
@@ -427,7 +428,7 @@ class Probe:
                 "ended": self._ended or "not begun: the server goes away",
             },
             "requests": (self._stream_id > 0) + self._begun,
-            "answered": (self._status > 0) + self._over,
+            "answered": (self._status > 0) + self._answered,
             "goaway": self._goaway,
             "server": self._recognised(),
             "ceiling": self._ceiling(streams),

@@ -142,6 +142,19 @@ def test_a_connection_that_ends_is_no_server_that_does_not_answer(after: int) ->
     assert ("closed the connection" in found["upload"]["ended"]) == (after == 1)
 
 
+def test_a_reset_is_no_answer() -> None:
+    class Resetting(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if request.stream_id <= 2 * 3:
+                peer.answer(request, 201)
+            else:
+                peer.reset(request, 7)
+
+    with Server(Resetting()) as server:
+        found = look(server.url, "--budget", "1000", "--requests", "20")
+    assert (found["requests"], found["answered"]) == (21, 3)
+
+
 def test_no_goaway_in_so_many_requests() -> None:
     with Server() as server:
         found = look(server.url, "--budget", "1000", "--requests", "200")
