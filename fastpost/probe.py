@@ -227,7 +227,8 @@ class Probe:
     def _finish(self) -> None:
         """Stop a body that is not done, and hear whether the server says GOAWAY."""
         if self._closed:
-            self._ended = self._ended or "the server closed the connection before it answered"
+            when = "in the midst of its answer" if self._status else "before it answered"
+            self._ended = self._ended or f"the server closed the connection {when}"
             return
         if self._ended is None and self._goaway is None:
             self._ended = self._given_up()
@@ -243,6 +244,8 @@ class Probe:
         self._note_arrived(now)
         if self._under_way:
             self._sent = min(self._sent, max(self._handed - self._under_way, 0))
+        if self._status:
+            return f"not answered to the end within {_UPLOAD_LIMIT if now >= self._limit else _QUIET:g} s"
         if now >= self._limit:
             return f"stopped after {_UPLOAD_LIMIT:g} s though octets still arrived: the line or the server is slow"
         if self._under_way:
@@ -308,9 +311,14 @@ class Probe:
         return pending or bool(select.select((self._socket,), (), (), 0)[0])
 
     def _receive(self, limit: float) -> bool:
-        """Take what comes next. False: nothing until the limit (monotonic seconds), or the connection is over."""
+        """Take what comes next. False: nothing until the limit (monotonic seconds), or the connection is over.
+
+        Behind the limit nothing is taken, though it lies there: else a server that never stops would never be left.
+        """
+        if (left := limit - time.monotonic()) <= 0:
+            return False
         try:
-            self._socket.settimeout(max(limit - time.monotonic(), 0.001))
+            self._socket.settimeout(left)
             octets = self._socket.recv(_RECEIVE)
         except TimeoutError:
             return False

@@ -142,6 +142,34 @@ def test_a_connection_that_ends_is_no_server_that_does_not_answer(after: int) ->
     assert ("closed the connection" in found["upload"]["ended"]) == (after == 1)
 
 
+def test_an_answer_without_end_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_UPLOAD_LIMIT", 1.0)
+
+    class Endless(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.h2.send_headers(request.stream_id, [(":status", "200")])
+            peer.flush()
+            while True:  # until nobody takes it; frames of no octets need no window
+                peer._stream.sendall(100 * frame(DATA, 0, request.stream_id))
+
+    with Server(Endless()) as server:
+        found = look(server.url, "--budget", "1000")
+    assert found["upload"]["status"] == 200
+    assert found["upload"]["ended"] == "not answered to the end within 1 s"
+
+
+def test_an_answer_that_is_cut_short_is_one() -> None:
+    class Cut(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.h2.send_headers(request.stream_id, [(":status", "200")])
+            peer.drop()
+
+    with Server(Cut()) as server:
+        found = look(server.url, "--budget", "1000")
+    assert found["upload"]["status"] == 200
+    assert found["upload"]["ended"] == "the server closed the connection in the midst of its answer"
+
+
 def test_a_reset_is_no_answer() -> None:
     class Resetting(Script):
         def completed(self, peer: Peer, request: Request) -> None:
