@@ -146,9 +146,11 @@ def differences(before: Json, after: Json) -> list[str]:
     """Return in words how the two loads, machines and targets differ: then more than the server may have changed."""
     found = [
         f"{name.removesuffix('_s').replace('_', '-')}: {before['load'][name]} and {after['load'][name]}"
-        for name in ("loop", "rate", "size", "from", "with_content", "warm_up_s")
+        for name in ("loop", "rate", "size", "from", "with_content", "warm_up_s", "duration_s", "count")
         if before["load"][name] != after["load"][name]
     ]
+    if len({report["target"].partition(":")[0] for report in (before, after)}) > 1:
+        found.append("target: one was reached by TLS, the other in cleartext")
     if before["method"] != after["method"]:
         found.append(f"method: {before['method']} and {after['method']}")
     if before["fastpost"] != after["fastpost"]:

@@ -42,7 +42,8 @@ def report(
     return {
         "schema": "fastpost.bench/1", "fastpost": "0.1.0", "began": "2026-01-01T00:00:00+00:00",
         "machine": {"cores": 2, "kernel": "6", "python": "3"}, "target": "http://x/", "method": "PUT",
-        "load": {"loop": "closed", "rate": None, "size": "4KiB", "from": None, "with_content": False, "warm_up_s": 1.0}
+        "load": {"loop": "closed", "rate": None, "size": "4KiB", "from": None, "with_content": False, "warm_up_s": 1.0,
+                 "duration_s": 10.0, "count": None}
         | load,
         "measurements": [
             measured(rng, run, speed, most, seconds) for run in range(1, runs + 1) for most in concurrencies
@@ -71,6 +72,19 @@ def test_seconds_without_uploads_are_in_the_rate_of_a_single_run() -> None:
     assert found["rate"]["verdict"] == found["throughput"]["verdict"] == "slower"
     assert found["rate"]["change"] == pytest.approx(-1 / 3, abs=0.05)
     assert found["p99"]["change"] == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        (report(2, duration_s=60.0), "duration: 10.0 and 60.0"),
+        (report(2, count=1000), "count: None and 1000"),
+        (report(2) | {"target": "https://x/"}, "target: one was reached by TLS, the other in cleartext"),
+        (report(2) | {"target": "http://y/"}, None),
+    ],
+)
+def test_other_circumstances_are_told(after: dict[str, Any], told: str | None) -> None:
+    assert compare.compared(report(1), after, ("a", "b"))["differences"] == ([] if told is None else [told])
 
 
 def test_more_failures_on_one_side_are_told() -> None:
