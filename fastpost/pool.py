@@ -116,7 +116,14 @@ class Pool:
         self._barren: tuple[Connection, int] | None = None
         self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
         self._gone = _Gone(tally)
+        #: Settings on a connection that is gone: when the run is looked at there may be no other one.
+        self._told: dict[str, int] = {}
         self._closing = False
+
+    @property
+    def peer_settings(self) -> dict[str, int]:
+        """The server's settings as last told on one of the connections, by their names in RFC 9113."""
+        return dict(next(filter(None, (one.session.peer_settings for one in self.connections)), self._told))
 
     def report(self) -> None:
         """Bring what only connections know up to date in the tally: octets, waiting by cause, shares, grants."""
@@ -382,6 +389,7 @@ class Pool:
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
+        self._told = connection.session.peer_settings or self._told
         self._refused = 0
         if self._closing:
             return

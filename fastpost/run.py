@@ -159,8 +159,7 @@ class Run:
     @property
     def peer_settings(self) -> dict[str, int]:
         """The server's settings as last told on one of the connections, by their names in RFC 9113."""
-        connections = self._pool.connections
-        return dict(connections[0].session.peer_settings) if connections else {}
+        return self._pool.peer_settings
 
     def pause(self, paused: bool) -> None:
         """Hand out no new attempts while the consumer of the results is behind."""

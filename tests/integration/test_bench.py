@@ -440,6 +440,28 @@ def test_a_server_that_goes_away_ends_it_with_what_was_measured(options: tuple[s
         assert only(run)["seconds"] < 60
 
 
+class Leaves(Script):
+    """Ends its first connection with the first answer, and speaks on no other one."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def accepts(self, number: int) -> bool:
+        return number == 0 or not self.over.wait(30)
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        peer.answer(request, 201)
+        peer.drop()
+
+
+def test_settings_of_a_server_whose_connections_have_ended_are_told() -> None:
+    script = Leaves()
+    with Server(script) as server:
+        run = bench(server.url, "-c", "1", "--duration", "0.5s", "--warm-up", "0")
+        script.over.set()
+    assert only(run)["peer"]["settings"]["MAX_CONCURRENT_STREAMS"] == 100
+
+
 def test_ctrl_c_ends_it_with_a_report() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "fastpost", "bench", "--duration", "100s", "--warm-up", "0", "--output-format", "json",
