@@ -63,7 +63,7 @@ def load(report: Mapping[str, Any]) -> str:
     asked = report["load"]
     what = f"files of {asked['from']}" if asked["from"] else f"{asked['size']} each"
     kind = (
-        f"open loop, {asked['rate']:,g} uploads/s, latency from the scheduled moment"
+        f"open loop, {asked['rate']:,.9g} uploads/s, latency from the scheduled moment"
         if asked["loop"] == "open"
         else "closed loop, latency from each upload's own start"
     )

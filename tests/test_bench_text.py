@@ -43,6 +43,13 @@ def test_rates_have_three_digits_below_100(rate: float, told: str) -> None:
     assert any(line.split()[3:4] == [told] for line in text.splitlines() if line.split()[:2] == ["1", "50"])
 
 
+@pytest.mark.parametrize(("rate", "told"), [(1e6, "1,000,000"), (123456.5, "123,456.5"), (0.001, "0.001")])
+def test_a_rate_that_was_asked_for_is_told_in_all_its_digits(rate: float, told: str) -> None:
+    made = report(measured())
+    made["load"] |= {"loop": "open", "rate": rate}
+    assert f"open loop, {told} uploads/s" in bench_text.load(made)
+
+
 def test_of_several_measurements_it_is_said_which_one_is_told_in_detail() -> None:
     """Of five runs the figures of the best one would else stand there as those of all."""
     runs = [measured(50, run, rate=rate) for run, rate in ((1, 900), (2, 1000), (3, 950))]
