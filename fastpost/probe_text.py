@@ -61,10 +61,9 @@ def _window(initial: int, largest: int) -> str:
 def _updates(name: str, updates: Mapping[str, Any]) -> str:
     if not updates["count"]:
         return f"{name}: none came"
-    return (
-        f"{name}: {updates['count']:,} of mostly {updates['median_octets']:,} octets, one for each "
-        f"{updates['sent_for_each']:,} sent"
-    )
+    each = updates["sent_for_each"]
+    when = f"one for each {each:,} sent" if each else "before anything was sent"
+    return f"{name}: {updates['count']:,} of mostly {updates['median_octets']:,} octets, {when}"
 
 
 def _ping(ping: Mapping[str, Any]) -> str:

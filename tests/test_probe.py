@@ -206,6 +206,7 @@ def test_text_for_people() -> None:
     assert result.exit_code == 0
     for word in ("settings", "window of 65,535 octets", "ping", "ceiling", "goaway", "status 201"):
         assert word in result.stdout
+    assert "connection: 1 of mostly 2,147,418,112 octets, before anything was sent" in result.stdout
 
 
 def test_http_1_1_is_exit_code_4_with_the_cure() -> None:
