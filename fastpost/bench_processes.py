@@ -294,7 +294,6 @@ class SharedMeasurement(Measured):
         for second in told:
             self.meter.since.merge(second.counted)
             self.tally.paste(second.tally)
-            self.peer_settings = second.peer_settings or self.peer_settings
         self.tally.measured(member.tally for member in self._members if member.tally is not None)
         if self.first is None:
             self.first = self.latest = together([first for first, _ in self.clients])

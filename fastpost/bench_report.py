@@ -138,7 +138,7 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
         "connections_opened": tally.connections,
         "peer": {
             "server": tally.peer.server,
-            "settings": one.peer_settings,
+            "settings": dict(tally.peer.settings),
             "stream_window": tally.peer.stream_window,
             "connection_window": tally.peer.connection_window,
         },

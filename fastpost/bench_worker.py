@@ -43,7 +43,6 @@ class Second(NamedTuple):
         first, now: the readings at the window's beginning and at present.
         counted, tally: what was counted since the last one was told; what connections measure are sums.
         ended: when the window ended (monotonic seconds); None: it goes on.
-        peer_settings: the server's, once the window has ended.
     """
 
     number: int
@@ -52,7 +51,6 @@ class Second(NamedTuple):
     counted: Counted
     tally: Tally
     ended: float | None
-    peer_settings: dict[str, int]
 
 
 class Uploads(NamedTuple):
@@ -167,4 +165,4 @@ class Worker:
         assert one.latest is not None
         self._tell_uploads()
         ended = None if one.last is None else one.meter.ends
-        self._told.send(Second(one.second, one.first, one.latest, counted, one.tally.cut(), ended, one.peer_settings))
+        self._told.send(Second(one.second, one.first, one.latest, counted, one.tally.cut(), ended))

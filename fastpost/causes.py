@@ -102,8 +102,10 @@ def _knob(tally: Tally, cause: str) -> str:
     """Return what to turn at this server; "" where that is not known."""
     from fastpost import servers  # only for who had to wait
 
-    known = servers.named(tally.peer.server)
-    knob = getattr(known[1], cause) if known is not None else ""
+    name, settings = tally.peer.server, tally.peer.settings
+    # Without settings it is known by its name alone: that a server tells none is a signature of many.
+    known = servers.recognised(name, settings) if settings or name else None
+    knob = getattr(known[2], cause) if known is not None else ""
     return f"{known[0]}: {knob}" if known is not None and knob else ""
 
 

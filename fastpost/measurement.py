@@ -110,7 +110,6 @@ class Measured(abc.ABC):
         self.meter = Meter(plan.count or 0)
         self.tally = Tally()
         self.timeline = Timeline()
-        self.peer_settings: dict[str, int] = {}
         #: The readings at both ends of the window; None as long as it has not begun, or not ended.
         self.first: Reading | None = None
         self.last: Reading | None = None
@@ -285,7 +284,6 @@ class Measurement(Measured):
             self._sampling.cancel()
         last = self._read()
         self.meter.end(last.at)
-        self.peer_settings = self._run.peer_settings
         self._close(last)
         self._run.stop(_GRACE)
 

@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.errors import FastpostError
+    from fastpost.session import Session
     from fastpost.tally import Tally
     from fastpost.target import Target
 
@@ -116,14 +117,7 @@ class Pool:
         self._barren: tuple[Connection, int] | None = None
         self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
         self._gone = _Gone(tally)
-        #: Settings on a connection that is gone: when the run is looked at there may be no other one.
-        self._told: dict[str, int] = {}
         self._closing = False
-
-    @property
-    def peer_settings(self) -> dict[str, int]:
-        """The server's settings as last told on one of the connections, by their names in RFC 9113."""
-        return dict(next(filter(None, (one.session.peer_settings for one in self.connections)), self._told))
 
     def report(self) -> None:
         """Bring what only connections know up to date in the tally: octets, waiting by cause, shares, grants."""
@@ -132,7 +126,7 @@ class Pool:
         tally.blocked = dict(self._gone.blocked)
         tally.shares = self._gone.shares
         for connection in self.connections:
-            _add_plane(tally, connection.session.plane)
+            _add(tally, connection.session)
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -384,12 +378,11 @@ class Pool:
 
     def _closed(self, connection: Connection) -> None:
         plane = connection.session.plane
-        _add_plane(self._gone, plane)
+        _add(self._gone, connection.session)
         self._gone.closed += plane.window.closed_for
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
         self.connections.remove(connection)
-        self._told = connection.session.peer_settings or self._told
         self._refused = 0
         if self._closing:
             return
@@ -423,8 +416,9 @@ class Pool:
             await asyncio.wait(self._opening)
 
 
-def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
-    """Add what one connection's data plane has measured."""
+def _add(sums: Tally | _Gone, session: Session) -> None:
+    """Add what one connection has measured, and what its server told."""
+    plane = session.plane
     sums.sent += plane.delivery.sent
     for cause, waited in plane.blocked.seconds().items():
         sums.blocked[cause] = sums.blocked.get(cause, 0.0) + waited
@@ -435,5 +429,6 @@ def _add_plane(sums: Tally | _Gone, plane: DataPlane) -> None:
             plane.window.largest,
             plane.max_concurrent_streams,
             (plane.server or b"").decode("latin-1"),
+            session.peer_settings,
         )
     )

@@ -156,11 +156,6 @@ class Run:
         """Bring what the connections count up to date in the tally now; it happens ten times a second anyway."""
         self._pool.report()
 
-    @property
-    def peer_settings(self) -> dict[str, int]:
-        """The server's settings as last told on one of the connections, by their names in RFC 9113."""
-        return self._pool.peer_settings
-
     def pause(self, paused: bool) -> None:
         """Hand out no new attempts while the consumer of the results is behind."""
         if self._paused and not paused:

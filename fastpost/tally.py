@@ -23,12 +23,14 @@ NAMES_KEPT = 5
 
 
 class Peer(NamedTuple):
-    """What the server granted, largest seen on any connection: octets, streams, and its `server` field."""
+    """What the server granted, largest seen on any connection: octets, streams; its `server` field and its settings."""
 
     stream_window: int = 65_535
     connection_window: int = 65_535
     max_concurrent_streams: int = 0x7FFFFFFF
     server: str = ""
+    #: As last told, by their names in RFC 9113.
+    settings: Mapping[str, int] = {}
 
     def joined(self, later: Peer) -> Peer:
         """Return the larger windows of both, and what the later one said of the rest."""
@@ -37,6 +39,7 @@ class Peer(NamedTuple):
             max(self.connection_window, later.connection_window),
             later.max_concurrent_streams,
             later.server or self.server,
+            later.settings or self.settings,
         )
 
 

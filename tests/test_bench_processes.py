@@ -17,7 +17,7 @@ from fastpost.bench_processes import SharedMeasurement, _Member, parts
 from fastpost.bench_worker import Done, Ready, Second
 from fastpost.config import Settings
 from fastpost.measurement import Plan, Reading, together
-from fastpost.tally import Shares, Tally
+from fastpost.tally import Peer, Shares, Tally
 
 
 def plan(**options: Any) -> Plan:
@@ -44,9 +44,10 @@ def told(number: int, *, over: bool = False, late: float = 0.0) -> Second:
     counted, tally = Counted(), Tally()
     counted.latency.record(number / 1000)
     tally.sent, tally.connections, tally.errors = 10 * number, 1, {"StreamReset": 1}
+    tally.peer = Peer(settings={"MAX_FRAME_SIZE": 16_384})
     now = reading(100.0 + number + late, 1000 + 10 * number)
     ended = now.at if over else None
-    return Second(number, reading(100.0, 1000), now, counted, tally, ended, {"MAX_FRAME_SIZE": 16_384} if over else {})
+    return Second(number, reading(100.0, 1000), now, counted, tally, ended)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_second_is_added_up_when_all_have_told_it(shared: SharedMeasurement) -
     shared._hear(second, told(2, over=True))
     shared._hear(first, told(3, over=True))
     assert [each.sent for each in shared.timeline.rows] == [20, 20, 10]
-    assert shared.peer_settings == {"MAX_FRAME_SIZE": 16_384}
+    assert shared.tally.peer.settings == {"MAX_FRAME_SIZE": 16_384}
     assert [last.at for _, last in shared.clients] == [103.0, 102.0]
     assert shared.tally.errors == {"StreamReset": 5}
     assert shared.meter.whole.latency.total == 5

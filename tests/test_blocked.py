@@ -174,6 +174,20 @@ def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock
     assert "it is the limit" not in verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("settings", "knob"),
+    [
+        ({"ENABLE_CONNECT_PROTOCOL": 1, "MAX_CONCURRENT_STREAMS": 100}, "HAProxy: tune.h2.fe.rxbuf"),
+        ({"MAX_CONCURRENT_STREAMS": 7}, "granian: --http2-initial-connection-window-size"),
+    ],
+)
+def test_the_knob_is_that_of_a_proxy_and_not_of_what_is_behind_it(settings: dict[str, int], knob: str) -> None:
+    """A proxy passes on the `server` field; windows are its own, as `probe` says too."""
+    tally = Tally()
+    tally.blocked, tally.peer = {"connection_window": 1.0}, Granted(server="granian", settings=settings)
+    assert f"; {knob}; or --connections" in _sentence(tally)
+
+
 def test_time_adds_up(tmp_path: Path) -> None:
     """No more stream-seconds than streams and seconds, and none while nothing is in flight."""
     uploads = files(tmp_path, 200, 20_000)

@@ -55,7 +55,7 @@ ARROWS = {
     "tally": "_meter _table sources errors",
     "feed": "sources",
     "growth": "",
-    "pool": "growth connection tls _streams _table tally target retry tally errors config",
+    "pool": "growth connection session tls _streams _table tally target retry tally errors config",
     "digest": "_table sources errors",
     "waiting": "_table digest sources errors",
     "redirects": "_table target sources tally config",
