@@ -32,8 +32,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
         ("goaway", _goaway(found)),
         *_ceiling(found["ceiling"]),
         *_unfilled(found),
-        *((("knob" if place == 0 else ""), f"{cause.replace('_', ' ')}: {knob}")
-          for place, (cause, knob) in enumerate(found["server"]["knobs"].items())),
+        *_knobs(found["server"]),
     ]  # fmt: skip
     return [Row(label, safe(text)) for label, text in lines if text]
 
@@ -112,6 +111,16 @@ def _unfilled(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("", f"of the windows at the beginning: {upload['octets']:,} octets did not fill them, so that it was not "
          f"seen how the server opens them, nor whether they grow{cure}")
     ]  # fmt: skip
+
+
+def _knobs(server: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what to turn; that there is nothing, only of a server that is known."""
+    if server["name"] is not None and not server["knobs"]:
+        return [("knob", f"none is known: {server['name']} has no option for streams or windows")]
+    return [
+        ("" if place else "knob", f"{cause.replace('_', ' ')}: {knob}")
+        for place, (cause, knob) in enumerate(server["knobs"].items())
+    ]
 
 
 def _rate(octets: float) -> str:

@@ -209,6 +209,21 @@ def test_text_for_people() -> None:
     assert "connection: 1 of mostly 2,147,418,112 octets, before anything was sent" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [("Caddy", "knob        none is known: caddy"), ("own/1", ""), ("nginx", "knob        stream limit:")],
+)
+def test_a_known_server_without_knobs_is_told(server: str, told: str) -> None:
+    class Named(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 201, server=server)
+
+    with Server(Named()) as running:
+        text = run(running.url, "--budget", "1000").stdout
+    assert told in text
+    assert ("knob" in text) is bool(told)
+
+
 def test_http_1_1_is_exit_code_4_with_the_cure() -> None:
     def old(stream: socket.socket, _: int) -> None:
         stream.recv(1000)
