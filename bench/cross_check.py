@@ -32,7 +32,7 @@ from bench import servers
 #: (octets, in flight, connections): small uploads, and large ones on as many connections as the windows need. The
 #: servers are set up so that they are the limit, and that both clients send the same frames (see bench.servers).
 LOADS = {
-    "nghttpd-verbose": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 32, 8)),
+    "nghttpd-verbose": ((4096, 50, 2), (4096, 100, 4), (1 << 20, 32, 8)),
     "nginx": ((4096, 50, 1), (4096, 100, 4)),
     "nginx-passing": ((65536, 50, 1), (131072, 50, 1), (65536, 100, 4)),
     "h2corn-16k-frames": ((4096, 50, 1), (4096, 100, 4), (1 << 20, 20, 1)),
