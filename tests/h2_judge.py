@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 import hpack
+import pytest
 from h2.settings import SettingCodes
 
 from fastpost._chunker import live_objects
@@ -26,9 +28,28 @@ from fastpost.session import Session
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST_WINDOW = 2**31 - 1
+#: Settings and an increment that open the windows of streams and of the connection as wide as can be.
+OPEN = {SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}
+WIDE = LARGEST_WINDOW - 65535
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
+
+Files = Callable[..., list[Path]]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Return files of the asked sizes, with octets of their own; nobody may change them."""
+    folder = tmp_path_factory.mktemp("files")
+
+    def get(*sizes: int) -> list[Path]:
+        for size in set(sizes):
+            if not (folder / str(size)).exists():
+                (folder / str(size)).write_bytes(random.Random(size).randbytes(size))
+        return [folder / str(size) for size in sizes]
+
+    return get
 
 
 class Frame(NamedTuple):

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from h2.settings import SettingCodes
-from h2_judge import LARGEST_WINDOW, Script, session, window_update
+from h2_judge import OPEN, WIDE, Files, Script, session, window_update
+from h2_judge import files as files
 
 from fastpost._patience import Patience, readable
-
-OPEN = {SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}
-WIDE = LARGEST_WINDOW - 65535
-
-Files = Callable[..., list[Path]]
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Return files of the asked sizes; nobody may change them."""
-    folder = tmp_path_factory.mktemp("files")
-
-    def get(*sizes: int) -> list[Path]:
-        for size in set(sizes):
-            if not (folder / str(size)).exists():
-                (folder / str(size)).write_bytes(random.Random(size).randbytes(size))
-        return [folder / str(size) for size in sizes]
-
-    return get
-
 
 # --- answers that are waited for awake -----------------------------------------------------------
 

@@ -17,10 +17,13 @@ from h2_judge import (
     END_STREAM,
     HEADERS,
     LARGEST_WINDOW,
+    OPEN,
     PADDED,
     PING,
     RST_STREAM,
+    WIDE,
     WINDOW_UPDATE,
+    Files,
     Frame,
     Judge,
     Script,
@@ -36,6 +39,7 @@ from h2_judge import (
     split,
     window_update,
 )
+from h2_judge import files as files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,24 +64,6 @@ INITIAL, FRAME, STREAMS = (
     SettingCodes.MAX_FRAME_SIZE,
     SettingCodes.MAX_CONCURRENT_STREAMS,
 )
-OPEN = {INITIAL: LARGEST_WINDOW}
-WIDE = LARGEST_WINDOW - 65535
-
-Files = Callable[..., list[Path]]
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Return files of the asked sizes, with octets of their own; nobody may change them."""
-    folder = tmp_path_factory.mktemp("files")
-
-    def get(*sizes: int) -> list[Path]:
-        for size in set(sizes):
-            if not (folder / str(size)).exists():
-                (folder / str(size)).write_bytes(random.Random(size).randbytes(size))
-        return [folder / str(size) for size in sizes]
-
-    return get
 
 
 def kinds(frames: list[Frame]) -> list[tuple[int, int]]:
