@@ -21,8 +21,17 @@ cdef struct Found:
     size_t length
 
 
+cdef class Upload:
+    cdef public bytes file
+    cdef public bytes name
+    cdef public int64_t size
+    cdef public object content_type
+    cdef public bint follow
+    cdef public object content
+    cdef public double due
+
+
 cdef class Listing:
-    cdef object _make
     cdef bint _descend
     # Where in a path the name begins.
     cdef size_t _cut

@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # Bounds checks are off: offsets into a listing are the kernel's own, and every copy is preceded by a look at the room.
-"""Folders by getdents64(2), without the interpreter's lock: the walk's thread doesn't hold up the loop.
+"""Files to upload, and folders by getdents64(2), without the interpreter's lock: the walk doesn't hold up the loop.
 
 In Python a folder cost 10 µs and four turns of that lock, and a tree may have more folders than files. Here it is four
 system calls, and the lock is taken once for many folders.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EINTR, ENAMETOOLONG, ENOENT, errno
 from libc.stdint cimport int64_t
@@ -64,16 +65,52 @@ cdef enum:
     _FAILED = 3
 
 
+@cython.no_gc
+cdef class Upload:
+    """One file to send.
+
+    Attributes:
+        file: the path to open, as octets.
+        name: the relative path with "/" between its parts, raw octets; for a plain file its base name.
+        size: octets as the walk saw them, -1 when it didn't look.
+        content_type: sent in place of the type that the name suggests; None: go by the name.
+        follow: send what a symbolic link points to; False, as for files found in a folder: fail if it has become one.
+        content: octets in memory to send; `file` is not opened then.
+        due: when it is to begin (monotonic seconds), for latencies to be counted from then; 0.0: when there is room.
+    """
+
+    def __init__(
+        self, bytes file not None, bytes name not None, int64_t size=-1, content_type=None, bint follow=True,
+        content=None, double due=0.0,
+    ):
+        self.file = file
+        self.name = name
+        self.size = size
+        self.content_type = content_type
+        self.follow = follow
+        self.content = content
+        self.due = due
+
+    def __repr__(self) -> str:
+        return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
+
+
+def known_octets(list uploads) -> int:
+    """Return the sum of the sizes that are known, octets."""
+    cdef int64_t octets = 0
+    for item in uploads:
+        octets += max((<Upload>item).size, 0)
+    return octets
+
+
 cdef class Listing:
     """Folders still to be listed, the last one first, and what is in them.
 
     Args:
-        make: makes what stands for a regular file, called as make(path, name, -1, None, False), all octets.
         descend: list the folders that are found, too; False: they are told like everything that is no regular file.
     """
 
-    def __cinit__(self, make, bint descend):
-        self._make = make
+    def __cinit__(self, bint descend):
         self._descend = descend
         self._cut = 0
         self._stack = NULL
@@ -121,9 +158,9 @@ cdef class Listing:
         """Read on, until so much was found, so many folders were opened, or nothing is pending.
 
         Returns:
-            (files, links, others, failed, opened): what `make` made of regular files; the paths of symbolic links, and
-            of what is neither; of folders that could not be listed, at all or to the end, paths and errnos; how many
-            were opened.
+            (files, links, others, failed, opened): regular files, as uploads that follow no link; the paths of
+            symbolic links, and of what is neither; of folders that could not be listed, at all or to the end, paths and
+            errnos; how many were opened.
         """
         cdef int64_t opened
         with nogil:
@@ -146,14 +183,17 @@ cdef class Listing:
         cdef int64_t at
         cdef Found* found
         cdef char* start
-        make = self._make
+        cdef Upload upload
         for at in range(self._count):
             found = &self._found[at]
             start = self._names + found.start
             path = PyBytes_FromStringAndSize(start, found.length)
             if found.kind == _FILE:
-                name = PyBytes_FromStringAndSize(start + self._cut, found.length - self._cut)
-                files.append(make(path, name, -1, None, False))
+                upload = Upload.__new__(Upload)
+                upload.file = path
+                upload.name = PyBytes_FromStringAndSize(start + self._cut, found.length - self._cut)
+                upload.size = -1
+                files.append(upload)
             elif found.kind == _LINK:
                 links.append(path)
             elif found.kind == _OTHER:

@@ -13,6 +13,10 @@ class Histogram:
     def counts(self) -> list[tuple[int, int]]: ...
     def merge(self, other: Histogram) -> None: ...
 
+def count_results(
+    results: list[Attempt], latencies: Histogram, statuses: dict[int, int]
+) -> tuple[int, int, int, int, list[Attempt]]: ...
+
 @final
 class Counted:
     latency: Histogram

@@ -160,6 +160,46 @@ def _restored(bytes packed not None, int64_t largest, double microseconds) -> Hi
     return made
 
 
+def count_results(list results not None, Histogram latencies not None, dict statuses not None) -> tuple:
+    """Count final results: `latencies` of those that went well, and final `statuses` of all that had one.
+
+    Returns:
+        (ok, payload, retried, replayed, failed): uploads and octets that went well, tries of all, and who failed.
+    """
+    cdef int64_t ok = 0
+    cdef int64_t payload = 0
+    cdef int64_t retried = 0
+    cdef int64_t replayed = 0
+    # A run of equal statuses is counted by one access to the dict.
+    cdef int64_t alike = 0
+    cdef int status = 0
+    cdef list failed = []
+    cdef Attempt attempt
+    for item in results:
+        attempt = <Attempt?>item
+        if attempt.status != status:
+            _add_status(statuses, status, alike)
+            status = attempt.status
+            alike = 0
+        alike += 1
+        retried += attempt.retried
+        replayed += attempt.replayed
+        if attempt.failure is None:
+            ok += 1
+            payload += attempt.payload
+            latencies.add(attempt.finished - attempt.started)
+        else:
+            failed.append(attempt)
+    _add_status(statuses, status, alike)
+    return ok, payload, retried, replayed, failed
+
+
+cdef int _add_status(dict statuses, int status, int64_t times) except -1:
+    if status:
+        statuses[status] = statuses.get(status, 0) + times
+    return 0
+
+
 @cython.final
 cdef class Counted:
     """What uploads came to that count. Octets are of payload, `wasted` of those that failed.

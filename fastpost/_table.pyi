@@ -1,9 +1,12 @@
 from typing import Any, final
 
+from fastpost._labels import Labels
+from fastpost._listing import Upload
 from fastpost._payload import Excerpt
 from fastpost.errors import FastpostError, HttpStatus
 
 def live_attempts() -> int: ...
+def make_attempts(uploads: list[Upload], labels: Labels) -> tuple[list[Attempt], list[Attempt]]: ...
 def status_failure(attempt: Attempt) -> HttpStatus: ...
 
 @final

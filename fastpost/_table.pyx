@@ -12,9 +12,11 @@ cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 
+from fastpost._labels cimport Labels
+from fastpost._listing cimport Upload
 from fastpost._payload cimport Excerpt
 
-from fastpost.errors import HttpStatus
+from fastpost.errors import HttpStatus, UsageError
 
 _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -52,26 +54,18 @@ cdef class Attempt:
     `fields` and `body` are those of the response, as far as they were kept.
     """
 
-    def __cinit__(
-        self, upload, bytes file, bytes path, tuple fields=(), int retried=0, int replayed=0, bint follow=True,
-        Excerpt content=None, double due=0.0,
-    ):
+    def __cinit__(self):
         global _live_attempts
         _live_attempts += 1
-        self.upload = upload
-        self.file = file
-        self.follow = follow
-        self.content = content
-        self.path = path
-        self.request_fields = fields
-        self.retried = retried
-        self.replayed = replayed
-        self.replayed_in_a_row = replayed
+        self.follow = True
+        self.retried = 0
+        self.replayed = 0
+        self.replayed_in_a_row = 0
         self.redirected = 0
         self.status = 0
         self.size = -1
         self.payload = 0
-        self.began = due
+        self.began = 0.0
         self.started = 0.0
         self.body_sent = 0.0
         self.finished = 0.0
@@ -81,6 +75,21 @@ cdef class Attempt:
         self.response_octets = 0
         self.response_length = -1
         self.gathered = -1
+
+    def __init__(
+        self, upload, bytes file, bytes path, tuple fields=(), int retried=0, int replayed=0, bint follow=True,
+        Excerpt content=None, double due=0.0,
+    ):
+        self.upload = upload
+        self.file = file
+        self.follow = follow
+        self.content = content
+        self.path = path
+        self.request_fields = fields
+        self.retried = retried
+        self.replayed = replayed
+        self.replayed_in_a_row = replayed
+        self.began = due
 
     def __dealloc__(self):
         global _live_attempts
@@ -125,6 +134,34 @@ cdef class Attempt:
 
     def __repr__(self) -> str:
         return f"<Attempt {self.path!r} status={self.status} failure={self.failure!r}>"
+
+
+def make_attempts(list uploads not None, Labels labels not None) -> tuple:
+    """Return (attempts, unfit): one for each upload; those whose name no URL can have are `unfit`, and have failed."""
+    cdef list attempts = []
+    cdef list unfit = []
+    cdef Upload upload
+    cdef Attempt attempt
+    for item in uploads:
+        upload = <Upload?>item
+        attempt = Attempt.__new__(Attempt)
+        attempt.upload = upload
+        attempt.file = upload.file
+        attempt.follow = upload.follow
+        attempt.content = <Excerpt?>upload.content if upload.content is not None else None
+        attempt.began = upload.due
+        try:
+            attempt.path = labels.path(upload.name)
+            attempt.request_fields = labels.fields(upload.name, upload.content_type)
+        except UsageError as error:
+            # A walk finds no such name or type; a program may have made one.
+            attempt.path = b""
+            attempt.request_fields = ()
+            attempt.failure = error
+            unfit.append(attempt)
+            continue
+        attempts.append(attempt)
+    return attempts, unfit
 
 
 def _restored(

@@ -139,8 +139,9 @@ def _coding(suffix: bytes) -> tuple[str, str] | None:
     return _CODINGS.get(suffix) or _CODINGS.get(suffix.lower())
 
 
-def coded(head: bytes, suffix: bytes, types: TypesBySuffix) -> Fields:
+def coded(name: bytes, types: TypesBySuffix) -> Fields:
     """Return the fields of a compressed file: what it holds, and the coding; else the type of the compressed file."""
+    head, _, suffix = name.rpartition(b".")
     known = _coding(suffix)
     assert known is not None
     coding, own_type = known

@@ -11,7 +11,7 @@ import time
 import typing
 
 from fastpost import retry
-from fastpost._table import Attempt
+from fastpost._table import make_attempts
 from fastpost.errors import (
     DuplicateTarget,
     ErrorCode,
@@ -19,7 +19,6 @@ from fastpost.errors import (
     HttpStatus,
     Interrupted,
     ServerOverloaded,
-    UsageError,
 )
 from fastpost.feed import Feed
 from fastpost.pool import Pool
@@ -29,6 +28,7 @@ from fastpost.waiting import Waiting
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.connection import Connection
     from fastpost.digest import Digester
@@ -233,30 +233,13 @@ class Run:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
-        """Turn a batch into attempts; about 1.5 µs a file."""
+        """Turn a batch into attempts."""
         if self._paths is not None:
             batch.claim_recorded(self._paths, self._target.request_path)
         self.tally.find(batch)
         if batch.rejected and self._on_rejected is not None:
             self._call(self._on_rejected, batch.rejected)
-        uploads = batch.uploads
-        request_path = self._target.request_path
-        fields = self._target.fields
-        attempts = []
-        unfit = []
-        for upload in uploads:
-            name = upload.name
-            try:
-                attempts.append(
-                    Attempt(
-                        upload, upload.file, request_path(name), fields(name, upload.content_type),
-                        0, 0, upload.follow, upload.content, upload.due,
-                    )
-                )  # fmt: skip
-            except UsageError as error:
-                # A walk finds no such name or type; a program may have made one.
-                unfit.append(Attempt(upload, upload.file, b""))
-                unfit[-1].failure = error
+        attempts, unfit = make_attempts(batch.uploads, self._target.labels)
         if unfit:
             self._report(unfit)
         if self._paths is not None:
@@ -350,9 +333,10 @@ class Run:
         draining = connection.session.plane.draining
         if draining:
             self._leave(connection)
-        final = [attempt for attempt in attempts if attempt.failure is None]
-        if len(final) != len(attempts):
-            self._judge([attempt for attempt in attempts if attempt.failure is not None])
+        failed = [attempt for attempt in attempts if attempt.failure is not None]
+        if failed:
+            self._judge(failed)
+        final = [attempt for attempt in attempts if attempt.failure is None] if failed else attempts
         if final:
             self._end(final)
         if draining or self._pool.uneven:

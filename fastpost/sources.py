@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 
 from fastpost._listing import Listing
+from fastpost._listing import Upload as Upload
 from fastpost.errors import (
     FastpostError,
     FileFailed,
@@ -18,9 +19,6 @@ from fastpost.errors import (
     UsageError,
     file_failure,
 )
-
-if typing.TYPE_CHECKING:
-    from fastpost._payload import Excerpt
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -41,43 +39,6 @@ def mtime_ns(status: os.stat_result) -> int:
     if -_DATED <= found < _DATED:
         return found
     return 2**63 - 1 if found > 0 else 1 - 2**63
-
-
-class Upload:
-    """One file to send.
-
-    Attributes:
-        file: the path to open, as octets.
-        name: the relative path with "/" between its parts, raw octets; for a plain file its base name.
-        size: octets as the walk saw them, -1 when it didn't look.
-        content_type: sent in place of the type that the name suggests; None: go by the name.
-        follow: send what a symbolic link points to; False, as for files found in a folder: fail if it has become one.
-        content: octets in memory to send; `file` is not opened then.
-        due: when it is to begin (monotonic seconds), for latencies to be counted from then; 0.0: when there is room.
-    """
-
-    __slots__ = ("content", "content_type", "due", "file", "follow", "name", "size")
-
-    def __init__(
-        self,
-        file: bytes,
-        name: bytes,
-        size: int = -1,
-        content_type: str | None = None,
-        follow: bool = True,
-        content: Excerpt | None = None,
-        due: float = 0.0,
-    ) -> None:
-        self.file = file
-        self.name = name
-        self.size = size
-        self.content_type = content_type
-        self.follow = follow
-        self.content = content
-        self.due = due
-
-    def __repr__(self) -> str:
-        return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
 
 
 class Digest(typing.NamedTuple):
@@ -240,7 +201,7 @@ class _Walk:
         self._sizes = sizes
         self._batch = Batch()
         self._folders_read = 0
-        self._listing = Listing(Upload, descend=not follow_symlinks)
+        self._listing = Listing(descend=not follow_symlinks)
         #: Where in the paths below a SOURCE their names begin.
         self._cut = 0
         #: When links are followed, folders are read one by one: those still to be read, and who holds the present one.

@@ -1,6 +1,6 @@
 """What a run has counted so far: written by the uploader alone, read by progress, report and cli.
 
-`add` runs once a batch on the thread that moves the octets and costs about 0.3 µs an upload that went well.
+`add` runs once a tick on the thread that moves the octets, in C.
 Memory is 190 kB for latencies at most and a few names for each cause of failure, whatever the number of files.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastpost._meter import Histogram
+from fastpost._listing import known_octets
+from fastpost._meter import Histogram, count_results
 from fastpost.errors import DigestMismatch, FastpostError, HttpStatus
 
 if TYPE_CHECKING:
@@ -177,34 +178,21 @@ class Tally:
         self.skipped += batch.skipped
         self.recorded += len(batch.recorded)
         self.found += len(batch.uploads)
-        self.found_octets += sum(upload.size for upload in batch.uploads if upload.size > 0)
+        self.found_octets += known_octets(batch.uploads)
         if batch.rejected:
             self.reject(batch.rejected)
 
-    def add(self, results: Sequence[Attempt]) -> None:
+    def add(self, results: list[Attempt]) -> None:
         """Count final results: each upload once, its last attempt."""
-        latency = self.latencies.record
-        ok = payload = retried = replayed = 0
-        status = alike = 0  # a run of equal statuses is counted by one dict access
-        for result in results:
-            if result.status != status:
-                self._count_status(status, alike)
-                status, alike = result.status, 0
-            alike += 1
-            retried += result.retried
-            replayed += result.replayed
-            if result.failure is None:
-                ok += 1
-                payload += result.payload
-                latency(result.finished - result.started)
-            else:
-                self.wasted += result.payload
-                self._fail(result.upload.name, result.failure)
-        self._count_status(status, alike)
+        ok, payload, retried, replayed, failed = count_results(results, self.latencies, self.statuses)
         self.ok += ok
         self.payload += payload
         self.retried += retried
         self.replayed += replayed
+        for result in failed:
+            assert result.failure is not None
+            self.wasted += result.payload
+            self._fail(result.upload.name, result.failure)
 
     def reject(self, rejected: Sequence[Rejected]) -> None:
         """Count what the walk found but could not offer for upload."""
@@ -263,10 +251,6 @@ class Tally:
         self.connections += other.connections
         _add(self.blocked, other.blocked)
         self.shares = self.shares.plus(other.shares)
-
-    def _count_status(self, status: int, times: int) -> None:
-        if status:
-            self.statuses[status] = self.statuses.get(status, 0) + times
 
     def _fail(self, name: bytes, failure: FastpostError) -> None:
         self.failed += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import dataclasses
 import hashlib
 import json
 import os
@@ -19,8 +18,10 @@ from typing import Any, ClassVar
 import click
 import pytest
 from click.testing import CliRunner, Result
+from outcomes import ended
 
 from fastpost import __version__, cli, target, upload_run
+from fastpost._table import Attempt
 from fastpost.config import Settings
 from fastpost.errors import FastpostError, HttpStatus, NotHttp2, ServeFailed
 from fastpost.sources import Batch, Upload
@@ -30,23 +31,9 @@ STORE = "https://store.example/dav/"
 SECRET = "s3cret"
 
 
-@dataclasses.dataclass(eq=False)
-class Attempt:
-    upload: Upload
-    status: int = 201
-    failure: FastpostError | None = None
-    payload: int = 0
-    started: float = 0.0
-    finished: float = 0.001
-    retried: int = 0
-    replayed: int = 0
-    fields: list[tuple[bytes, bytes]] | None = None
-    body: bytes = b""
-    request_fields: tuple[tuple[bytes, bytes], ...] = ()
-
-    def __post_init__(self) -> None:
-        found = os.stat(self.upload.file)
-        self.size, self.mtime_ns, self.inode = found.st_size, found.st_mtime_ns, found.st_ino
+def outcome_of(upload: Upload, **values: Any) -> Attempt:
+    found = os.stat(upload.file)
+    return ended(upload, identity=(found.st_size, found.st_mtime_ns, found.st_ino), **values)
 
 
 class Uploader:
@@ -131,7 +118,7 @@ class Ingest:
 
 @pytest.fixture(autouse=True)
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    Uploader.outcome = Attempt
+    Uploader.outcome = outcome_of
     Uploader.interlude = lambda _: None
     monkeypatch.setattr(upload_run, "Uploader", Uploader)
     monkeypatch.setattr("fastpost.ingest.Ingest", Ingest)
@@ -160,7 +147,9 @@ def refuse(name: str, failure: FastpostError, status: int = 0) -> None:
     """Make one file fail."""
 
     def outcome(one: Upload) -> Attempt:
-        return Attempt(one, status, failure, retried=2) if one.name == name.encode() else Attempt(one)
+        return (
+            outcome_of(one, status=status, failure=failure, retried=2) if one.name == name.encode() else outcome_of(one)
+        )
 
     Uploader.outcome = outcome
 
@@ -354,7 +343,9 @@ def test_a_full_disk_under_the_failures_file_ends_no_upload(tree: pathlib.Path) 
 
 
 def test_responses_are_shown_with_status_fields_and_body(tree: pathlib.Path) -> None:
-    Uploader.outcome = lambda one: Attempt(one, fields=[(b"server", b"x\x1b[2J")], body=b"stored\tas\n\x1b[31mone\xff")
+    Uploader.outcome = lambda one: outcome_of(
+        one, fields=[(b"server", b"x\x1b[2J")], body=b"stored\tas\n\x1b[31mone\xff"
+    )
     result = upload(tree / "a.txt", "--show-response")
     shown = "server: x\\x1b[2J\n\nstored  as\n\\x1b[31mone\\xff\n"
     assert f"201 PUT {STORE}a.txt\n{shown}" in result.stdout
@@ -366,7 +357,7 @@ def test_responses_are_shown_with_status_fields_and_body(tree: pathlib.Path) -> 
 def test_progress_in_a_log_is_plain_and_asked_for(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_run, "_FIRST_FRAME", 0.0)
     assert "files/s" not in upload(tree).stderr
-    Uploader.outcome = lambda one: Attempt(one, payload=one.size)
+    Uploader.outcome = lambda one: outcome_of(one, payload=one.size)
     monkeypatch.setattr(upload_run, "Uploader", Patient)
     shown = upload(tree, "--progress").stderr
     assert shown.startswith("fastpost: 3 of 3 files, ETA 0:00, ")
@@ -409,7 +400,7 @@ def test_a_summary_on_a_terminal_has_colours_for_those_who_want_them(
 
 def upload_with_stand_ins(tree: str) -> None:
     """Run in a process of its own, on a terminal, with progress from the start."""
-    Uploader.outcome = Attempt
+    Uploader.outcome = outcome_of
     Uploader.interlude = lambda _: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upload_run, "Uploader", Patient)
@@ -425,7 +416,7 @@ def test_without_a_target_the_embedded_server_takes_the_files_and_digests_are_co
         assert Ingest.running == 1
         content = b"other" if one.name == b"b.txt" else one.name
         digest = base64.b64encode(hashlib.sha256(content).digest())
-        return Attempt(one, payload=len(one.name), fields=[(b"repr-digest", b"sha-256=:%b:" % digest)])
+        return outcome_of(one, payload=len(one.name), fields=[(b"repr-digest", b"sha-256=:%b:" % digest)])
 
     Uploader.outcome = outcome
     result = run("upload", tree, "--output-format", "json", "-v")

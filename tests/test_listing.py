@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hostile import SANITIZED
 
-from fastpost._listing import Listing
+from fastpost._listing import Listing, Upload, known_octets
 
 #: A file system that tells names without kinds, or whose second look at a folder fails.
 STRANGE_FOLDERS = """
@@ -45,22 +45,26 @@ long syscall(long number, ...) {
 LIST = """
 import os, sys
 from fastpost._listing import Listing
-listing = Listing(lambda path, name, *_: name, descend=True)
+listing = Listing(descend=True)
 root = os.fsencode(sys.argv[1])
 listing.push(root, len(root) + 1)
-print(*listing.read(1000, 1000), sep="\\n")
+files, *rest = listing.read(1000, 1000)
+print([one.name for one in files], *rest, sep="\\n")
 """
 
 
-def made(path: bytes, name: bytes, size: int, content_type: None, follow: bool) -> tuple[bytes, bytes]:
-    assert (size, content_type, follow) == (-1, None, False)
-    return path, name
-
-
-def listing_of(folder: Path, *, descend: bool = True) -> Listing[tuple[bytes, bytes]]:
-    listing = Listing(made, descend)
+def listing_of(folder: Path, *, descend: bool = True) -> Listing:
+    listing = Listing(descend)
     listing.push(os.fsencode(folder), len(os.fsencode(folder)) + 1)
     return listing
+
+
+def names(files: list[Upload]) -> set[bytes]:
+    """Return the names of files that no link leads to, and of whose sizes nothing is known."""
+    assert all(
+        (one.size, one.content_type, one.follow, one.content, one.due) == (-1, None, False, None, 0.0) for one in files
+    )
+    return {one.name for one in files}
 
 
 @pytest.fixture
@@ -102,14 +106,15 @@ def listed_by(shim: str, folder: Path, how: str) -> list[str]:
 def test_kinds(folder: Path) -> None:
     root = os.fsencode(folder)
     files, links, others, failed, opened = listing_of(folder).read(1000, 1000)
-    assert set(files) == {(root + b"/" + name, name) for name in (b"file", b"below/file", b"below/deeper/.hidden")}
+    assert names(files) == {b"file", b"below/file", b"below/deeper/.hidden"}
+    assert {one.file for one in files} == {root + b"/" + name for name in names(files)}
     assert (links, others, failed, opened) == ([root + b"/link"], [root + b"/fifo"], [], 3)
 
 
 def test_folders_are_told_where_it_does_not_descend(folder: Path) -> None:
     root = os.fsencode(folder)
     files, _, others, _, opened = listing_of(folder, descend=False).read(1000, 1000)
-    assert [name for _, name in files] == [b"file"]
+    assert names(files) == {b"file"}
     assert set(others) == {root + b"/fifo", root + b"/below"}
     assert opened == 1
 
@@ -139,7 +144,7 @@ def test_a_large_folder_in_parts(tmp_path: Path, most: int) -> None:
     while listing.pending:
         files, *_ = listing.read(most, 1)
         assert len(files) <= most
-        found += [name for _, name in files]
+        found += [one.name for one in files]
     assert len(found) == 500
     assert set(found) == expected
     assert listing.read(most, 1) == ([], [], [], [], 0)
@@ -183,7 +188,7 @@ def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_what_is_given_may_be_a_link(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     link = tmp_path_factory.mktemp("elsewhere") / "link"
     link.symlink_to(folder)
-    assert {name for _, name in listing_of(link).read(1000, 1000)[0]} >= {b"file", b"below/file"}
+    assert names(listing_of(link).read(1000, 1000)[0]) >= {b"file", b"below/file"}
 
 
 def test_no_descriptor_is_left(folder: Path) -> None:
@@ -210,14 +215,15 @@ def test_closed_in_the_midst(folder: Path) -> None:
 
 def test_a_path_that_no_call_takes() -> None:
     with pytest.raises(ValueError, match="no system call"):
-        Listing(made, True).push(b"d" * 4096, 0)
+        Listing(descend=True).push(b"d" * 4096, 0)
 
 
-def test_what_makes_the_files_may_fail(folder: Path) -> None:
-    def refuse(*_: object) -> None:
-        raise KeyError("no")
+def test_an_upload_says_what_it_is() -> None:
+    assert repr(Upload(b"/a/b", b"b", 3)) == "Upload(file=b'/a/b', name=b'b', size=3, content_type=None)"
+    with pytest.raises(TypeError):
+        Upload("a", b"a")  # type: ignore[arg-type]
 
-    listing = Listing(refuse, True)
-    listing.push(os.fsencode(folder), len(os.fsencode(folder)) + 1)
-    with pytest.raises(KeyError):
-        listing.read(1000, 1000)
+
+def test_sizes_that_are_known() -> None:
+    assert known_octets([]) == 0
+    assert known_octets([Upload(b"a", b"a", size) for size in (-1, 0, 5, 2**62)]) == 2**62 + 5

@@ -24,6 +24,7 @@ UPLOAD = {
         "_hpack_decoder",
         "_hpack_encoder",
         "_hpack_tables",
+        "_labels",
         "_listing",
         "_meter",
         "_patience",

@@ -369,7 +369,7 @@ class TestTroubleWhileReading:
     def test_what_was_read_before_an_error_is_kept(
         self, tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type, says: str
     ) -> None:
-        class BreakingOff(Listing):  # type: ignore[type-arg]
+        class BreakingOff(Listing):
             """One folder, whose reading breaks off behind its files."""
 
             def read(self, most: int, folders: int) -> Any:

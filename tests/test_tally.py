@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from fastpost.errors import DigestMismatch, FastpostError, FileVanished, HttpStatus, NotRegularFile
+from outcomes import ended
+
+from fastpost._table import Attempt
+from fastpost.errors import DigestMismatch, FileVanished, HttpStatus, NotRegularFile
 from fastpost.sources import Rejected, Upload
 from fastpost.tally import NAMES_KEPT, Tally
 
 
-@dataclasses.dataclass
-class Attempt:
-    upload: Upload
-    status: int = 201
-    failure: FastpostError | None = None
-    payload: int = 100
-    started: float = 1.0
-    finished: float = 1.5
-    retried: int = 0
-    replayed: int = 0
-
-
-def attempt(name: str = "a", **values: Any) -> Any:
-    return Attempt(Upload(name.encode(), name.encode()), **values)
+def attempt(name: str = "a", **values: Any) -> Attempt:
+    return ended(Upload(name.encode(), name.encode()), **{"payload": 100, "started": 1.0, "finished": 1.5, **values})
 
 
 def test_a_new_tally_is_empty_and_walking() -> None:

@@ -179,9 +179,9 @@ class TestEscapes:
         for number in range(3000):
             assert parsed.request_path(b"%d/ /a" % number) == b"/%d/%%20/a" % number
             parsed.fields(b"a.%d" % (number + 10_000))
-        assert parsed._folders is not None
-        assert len(parsed._folders) <= parsed._folders.LIMIT
-        assert len(parsed._by_suffix) <= parsed._by_suffix.LIMIT
+        assert parsed.labels.folders is not None
+        assert len(parsed.labels.folders) <= 1024
+        assert len(parsed.labels.types) <= 4096
 
 
 class TestAuthority:
