@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fastpost._table import Attempt
+from fastpost._wire import Wire
 from fastpost.errors import ConnectionLost
 from fastpost.session import Session
 
@@ -100,7 +101,7 @@ class Pair:
 
     def say(self, session: Session, octets: bytes) -> None:
         self._server.send(octets)
-        session.receive_from(self._client.fileno(), NOW)
+        Wire(session.plane, self._client.fileno()).receive(NOW)
 
 
 def opened(peer: Peer | None = None, *, staged: bool = False, concurrency: int = 50) -> Session:

@@ -4,6 +4,9 @@
 from libc.stdint cimport int64_t
 
 
+cdef bint is_readable(int fd) noexcept
+
+
 cdef class Patience:
     # Answers that were waited for awake and did not come, beyond those that did; how many more are slept for.
     cdef int _late
@@ -19,4 +22,5 @@ cdef class Patience:
     cdef double _rate
     cdef int64_t _rest
 
+    cdef bint keeps_watch(self, int fd) noexcept
     cdef void _next_phase(self, int64_t in_flight, int64_t answers, double now) noexcept

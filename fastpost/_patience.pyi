@@ -1,7 +1,5 @@
 from typing import final
 
-def readable(fd: int) -> bool: ...
-
 @final
 class Patience:
     def watch(self, fd: int) -> bool: ...

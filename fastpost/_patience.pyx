@@ -71,6 +71,9 @@ cdef class Patience:
 
     def watch(self, int fd) -> bool:
         """Wait awake, without the GIL, for what the socket brings, the end included; False: it is to be slept for."""
+        return self.keeps_watch(fd)
+
+    cdef bint keeps_watch(self, int fd) noexcept:
         if self._asleep:
             self._asleep -= 1
             return False
@@ -131,8 +134,8 @@ cdef class Patience:
         self._turns = _MEASURED
 
 
-def readable(int fd) -> bool:
-    """Return whether a receive would bring anything now, the end included."""
+cdef bint is_readable(int fd) noexcept:
+    """Would a receive bring anything now, the end included?"""
     return _ready(fd, 1)
 
 

@@ -26,6 +26,8 @@ cdef class SendSide:
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
     cdef object _waiting
     cdef list _finished
+    # One of those that ended has failed.
+    cdef bint _failed
     cdef list _parked
     # How it was asked to work.
     cdef readonly int64_t concurrency
@@ -56,6 +58,7 @@ cdef class SendSide:
 
     cdef int _credit_connection(self, int64_t octets) except -1
     cdef bint _fill(self, double now) except -1
+    cdef int send_lists(self, int fd, double now, int lists) except? -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1
     cdef void _split_time(self, double now) noexcept

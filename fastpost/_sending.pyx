@@ -66,6 +66,7 @@ cdef class SendSide:
         self.failed_opens = 0
         self._waiting = collections.deque()
         self._finished = []
+        self._failed = False
         self._parked = []
         self._control = bytearray()
         self._settled = False
@@ -131,6 +132,7 @@ cdef class SendSide:
         """Return the attempts that ended since the last call."""
         finished = self._finished
         self._finished = []
+        self._failed = False
         return finished
 
     def take_unsent(self) -> list:
@@ -357,11 +359,10 @@ cdef class SendSide:
         """Send from the gather list by one sendmsg(2). Returns octets, or −errno when the socket took none."""
         return self._send(fd, now)
 
-    def send_to(self, int fd, double now, int lists) -> int:
-        """Fill and send up to `lists` gather lists: the whole send side of a tick in one call.
+    cdef int send_lists(self, int fd, double now, int lists) except? -1:
+        """Fill and send up to so many gather lists.
 
-        Returns 0 when nothing is left to send, 1 when there may be more, −errno when the socket takes no more
-        (−EAGAIN: it is full).
+        Returns 0 when nothing is left to send, 1 when there may be more, −errno when the socket takes no more.
         """
         cdef Py_ssize_t sent
         cdef int _
@@ -460,6 +461,7 @@ cdef class SendSide:
         if opened == FAILED:
             attempt.finished = now
             self._finished.append(attempt)
+            self._failed = True
         if opened != OPENED:
             return opened
         attempt.stream_id = self._next_stream_id
@@ -578,4 +580,5 @@ cdef class SendSide:
         attempt.failure = failure
         attempt.finished = now
         self._finished.append(attempt)
+        self._failed = self._failed or failure is not None
         return 0

@@ -32,6 +32,10 @@ cdef class DataPlane(SendSide):
     # The server field of the first response; None before it.
     cdef readonly bytes server
 
+    cdef int receive_some(self, int fd, double now) except? -1
+    cdef int take_received(self, const uint8_t* octets, Py_ssize_t length, double now) except -1
+    cdef bint has_news(self) noexcept
+    cdef bint is_kept_waiting(self) noexcept
     cdef int _parse(self, double now) except -1
     cdef int _dispatch(self, Frame* frame, double now) except -1
     cdef int _on_connection_frame(self, Frame* frame, double now) except -1

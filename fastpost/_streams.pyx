@@ -85,28 +85,40 @@ cdef class DataPlane(SendSide):
 
     def receive(self, const uint8_t[::1] octets, double now) -> None:
         """Handle received octets. Raises ProtocolViolation, NotHttp2: the connection is over."""
+        if octets.shape[0]:
+            self.take_received(&octets[0], octets.shape[0], now)
+
+    cdef int take_received(self, const uint8_t* octets, Py_ssize_t length, double now) except -1:
         cdef Py_ssize_t done = 0
-        while done < octets.shape[0]:
-            done += self._inbound.append(&octets[done], octets.shape[0] - done)
+        while done < length:
+            done += self._inbound.append(octets + done, length - done)
             self._parse(now)
+        return 0
 
-    def receive_from(self, int fd, double now) -> int:
-        """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
-
-        On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a
-        reset that lies behind the octets must be met now. Raises like `receive`.
-        """
-        cdef Py_ssize_t got = 1
-        while got > 0:
-            got = self._inbound.receive(fd)
-            if got > 0:
-                self._parse(now)
+    cdef int receive_some(self, int fd, double now) except? -1:
+        """Handle what one receive brings. Returns octets, 0 at the end of the connection, or −errno."""
+        cdef int got = <int>self._inbound.receive(fd)
+        if got > 0:
+            self._parse(now)
         return got
 
     @property
     def awaits_credit(self) -> bool:
         """True while uploads wait for a scarce connection window that the peer opens again without delay."""
+        return self.is_kept_waiting()
+
+    cdef bint is_kept_waiting(self) noexcept:
         return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
+
+    cdef bint has_news(self) noexcept:
+        """Who hands out work is to be told now: the line is half empty and more is to be had, or something went wrong.
+
+        What went wrong may mean that less is to be begun.
+        """
+        cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
+        if self._failed or self.draining or self.out_of_files or self.cold:
+            return True
+        return self.behind > 0 and 2 * <int64_t>len(self._waiting) < limit
 
     @property
     def awaits_answers(self) -> int:

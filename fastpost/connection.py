@@ -18,8 +18,17 @@ import time
 import typing
 
 from fastpost import tcp, tls
-from fastpost._patience import Patience, readable
-from fastpost.errors import ConnectFailed, ConnectionLost, FastpostError, NotHttp2, Stalled, TargetUnreachable
+from fastpost._patience import Patience
+from fastpost._wire import TlsWire, Wire
+from fastpost.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    FastpostError,
+    NotHttp2,
+    ProtocolViolation,
+    Stalled,
+    TargetUnreachable,
+)
 from fastpost.session import Session
 
 if typing.TYPE_CHECKING:
@@ -35,8 +44,6 @@ _SENDS_PER_TICK = 8
 _AWAKE = 0.001
 #: The socket is full, or empty.
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
-#: One TLS record's worth and more; responses to uploads are short.
-_RECEIVE_SIZE = 65536
 #: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
 _CHECK_INTERVAL = 1.0
 _PING_TIMEOUT = 10.0
@@ -94,9 +101,7 @@ class Connection:
         #: What is to be checked when opening takes too long.
         self._doubt = "the server is up"
         self._socket: socket.socket | None = None
-        self._tls: ssl.SSLSocket | None = None
         self._fd = -1
-        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         self._patience = Patience()
         self._settled: asyncio.Future[None] | None = None
         self._writing = False
@@ -131,6 +136,7 @@ class Connection:
             keep_responses=settings.keep_responses,
             body_limit=settings.body_limit,
         )
+        self._wire = Wire(self.session.plane, self._fd)
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -160,6 +166,7 @@ class Connection:
         self._socket = await tcp.connect(self._target, self._settings.connect_timeout)
         _live_sockets += 1
         self._fd = self._socket.fileno()
+        self._wire = Wire(self.session.plane, self._fd)
         if self._target.scheme == "https":
             self._doubt = "this port speaks TLS (https)"
             await self._handshake(where)
@@ -172,13 +179,12 @@ class Connection:
         try:
             context = self._context()
             self._socket.getpeername()  # raises when it is reset already; wrap_socket would, too, but leave it open
-            self._tls = context.wrap_socket(
+            self._socket = secured = context.wrap_socket(
                 self._socket, server_hostname=self._target.host, do_handshake_on_connect=False
             )
-            self._socket = self._tls
             while True:
                 try:
-                    self._tls.do_handshake()
+                    secured.do_handshake()
                     break
                 except ssl.SSLWantReadError:
                     await tcp.ready(self._fd, self._loop.add_reader, self._loop.remove_reader)
@@ -186,8 +192,9 @@ class Connection:
                     await tcp.ready(self._fd, self._loop.add_writer, self._loop.remove_writer)
         except (OSError, ValueError) as error:
             raise tls.failure(error, where) from None
-        if self._tls.selected_alpn_protocol() != "h2":
+        if secured.selected_alpn_protocol() != "h2":
             raise NotHttp2(tls.no_alpn(where))
+        self._wire = TlsWire(self.session.plane, secured)
 
     async def _exchange_settings(self, where: str) -> None:
         self._settled = self._loop.create_future()
@@ -281,7 +288,8 @@ class Connection:
     def _readable(self) -> None:
         now = time.monotonic()
         turn = now + _AWAKE
-        while now < turn and self._receive(now):
+        while now < turn and self._receive(now, turn):
+            now = time.monotonic()
             self._advance(now)
             if not self._waits_on(now):
                 return
@@ -326,10 +334,20 @@ class Connection:
             self._on_finished(self, finished)
         self._room_told = plane.room
 
-    def _receive(self, now: float) -> bool:
-        """Drain the input. False: the connection is over."""
-        reason = self._receive_staged(now) if self._tls is not None else self._receive_plain(now)
+    def _receive(self, now: float, turn: float = 0.0) -> bool:
+        """Drain the input. False: the connection is over. Until `turn` it may send as well, and wait for more."""
         session = self.session
+        reason = None
+        try:
+            got = (
+                self._wire.converse(self._patience, turn) if self._may_converse(now, turn) else self._wire.receive(now)
+            )
+            if -got not in _AGAIN:
+                reason = os.strerror(-got) if got else "end of stream"
+        except (ProtocolViolation, NotHttp2) as violation:
+            session.end(violation)
+        except OSError as error:
+            reason = tls.reason(error)
         if session.failure is not None:
             # Our GOAWAY tells the server why; it is a courtesy, so one try is enough.
             self._flush(now)
@@ -342,36 +360,16 @@ class Connection:
             tcp.settle(self._settled)
         return True
 
-    def _receive_plain(self, now: float) -> str | None:
-        """Returns why the connection is over, None while it is not."""
-        got = self.session.receive_from(self._fd, now)
-        if got == 0:
-            return "end of stream"
-        return None if -got in _AGAIN else os.strerror(-got)
-
-    def _receive_staged(self, now: float) -> str | None:
-        """As `_receive_plain`. To ask whether there is more costs less than to have OpenSSL find out that not."""
-        assert self._tls is not None
-        try:
-            while self.session.failure is None:
-                got = self._tls.recv_into(self._buffer, _RECEIVE_SIZE)
-                if got == 0:
-                    return "end of stream"
-                self.session.receive(self._buffer[:got], now)
-                if not self._tls.pending() and not readable(self._fd):
-                    return None
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        except OSError as error:
-            return tls.reason(error)
-        return None
+    def _may_converse(self, now: float, turn: float) -> bool:
+        """No other connection has to wait meanwhile, and all that arrives is for those who know of this one."""
+        return now < turn and self._settings.busy_poll and self._opened and not self._writing and _live_sockets == 1
 
     def _flush(self, now: float) -> None:
         """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""
         if self.closed:
             return
         plane = self.session.plane
-        left = self._send_staged(now) if self._tls is not None else plane.send_to(self._fd, now, _SENDS_PER_TICK)
+        left = self._wire.send(now, _SENDS_PER_TICK)
         if plane.cold:
             plane.stalled_on_disk(time.monotonic() - now)
         if left >= 0 or -left in _AGAIN:
@@ -379,28 +377,6 @@ class Connection:
             self._hold(now)
         else:
             self._broken(os.strerror(-left), now)
-
-    def _send_staged(self, now: float) -> int:
-        """As `DataPlane.send_to`, through OpenSSL."""
-        plane = self.session.plane
-        assert self._tls is not None
-        for _ in range(_SENDS_PER_TICK):
-            if not plane.fill(now):
-                return 0
-            while plane.gather.pending:
-                try:
-                    with memoryview(plane.gather) as octets:
-                        sent = self._tls.send(octets)
-                except ssl.SSLWantWriteError:
-                    # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
-                    return -errno.EAGAIN
-                except ssl.SSLWantReadError:
-                    return 0  # what arrives next brings the next try
-                except OSError as error:
-                    # An SSLError has numbers of OpenSSL's own.
-                    return -errno.EPIPE if isinstance(error, ssl.SSLError) else -(error.errno or errno.EPIPE)
-                plane.consume(sent, now)
-        return 1
 
     def _broken(self, reason: str, now: float) -> None:
         """A send failed. What the server said before it closed may still lie in the socket: responses, a GOAWAY."""
@@ -419,7 +395,8 @@ class Connection:
         """Wake up when held crumbs of the window are due."""
         wake_at = self.session.plane.wake_at
         if wake_at and self._hold_timer is None and not self.closed:
-            self._hold_timer = self._loop.call_later(max(wake_at - now, 0.0), self._guarded(self._held))
+            # uvloop counts whole milliseconds, from the beginning of its turn: it may be early, and must not spin then.
+            self._hold_timer = self._loop.call_later(max(wake_at - now, 0.001), self._guarded(self._held))
 
     def _check(self) -> None:
         """Once a second: is anything stuck? PING tells a slow server from a dead connection."""
@@ -500,7 +477,6 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            self._tls = None
             _live_sockets -= 1
         # They hold the connection, and it them: its buffers would stay until the garbage collector comes.
         self._tick_guarded = self._line_guarded = self._writable_guarded = _nothing

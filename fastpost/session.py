@@ -6,7 +6,6 @@ SETTINGS, answers PING and writes our GOAWAY. Octets and the time come in as arg
 
 from __future__ import annotations
 
-import errno
 import typing
 import weakref
 from collections.abc import Sequence
@@ -146,17 +145,10 @@ class Session:
         try:
             self.plane.receive(octets, now)
         except (ProtocolViolation, NotHttp2) as failure:
-            self._end(failure)
+            self.end(failure)
 
-    def receive_from(self, fd: int, now: float) -> int:
-        """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet)."""
-        try:
-            return self.plane.receive_from(fd, now)
-        except (ProtocolViolation, NotHttp2) as failure:
-            self._end(failure)
-            return -errno.EAGAIN
-
-    def _end(self, failure: ProtocolViolation | NotHttp2) -> None:
+    def end(self, failure: ProtocolViolation | NotHttp2) -> None:
+        """What the plane received was a violation: nothing goes on but our GOAWAY, which is queued."""
         self.failure = failure
         # Nothing goes behind our GOAWAY: what waits was never sent, and goes to another connection.
         self.plane.stop()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from integration.servers import Certificates, certificates
 
 INTEGRATION = pathlib.Path(__file__).parent / "integration"
 
@@ -61,3 +62,9 @@ def live() -> tuple[int, ...]:
         table.live_attempts() if table else 0,
         connection.live_sockets() if connection else 0,
     )
+
+
+@pytest.fixture(scope="session")
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Return certificates for 127.0.0.1."""
+    return certificates(tmp_path_factory.mktemp("certificates"))

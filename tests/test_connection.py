@@ -79,11 +79,6 @@ pytestmark = pytest.mark.usefixtures("nothing_leaks")
 CREATED = b"\x08\x03201"  # :status 201, a literal without indexing
 
 
-@pytest.fixture(scope="module")
-def loopback(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
 def _unexpected(error: BaseException) -> None:
     raise error
 
@@ -687,17 +682,17 @@ def test_who_has_nothing_more_is_not_asked_with_each_credit(tmp_path: Path, monk
         told.append(len(attempts))
         ended(self, connection, attempts)
 
-    def receive(self: Connection, now: float) -> bool:
+    def receive(self: Connection, now: float, turn: float = 0.0) -> bool:
         nonlocal credits
         credits += 1
-        return received(self, now)
+        return received(self, now, turn)
 
     monkeypatch.setattr(Run, "_attempts_ended", count)
     monkeypatch.setattr(Connection, "_receive", receive)
     monkeypatch.setattr(connections, "_CHECK_INTERVAL", 100.0)
     uploads = files(tmp_path, 1, 4_000_000)
     with Server() as server:
-        assert upload(server.url, uploads).ok == 1
+        assert upload(server.url, uploads, busy_poll=False).ok == 1
     assert sum(told) == 1
     assert credits > 50
     assert len(told) < 10
@@ -762,7 +757,7 @@ def test_slow_ticks_among_answers_that_come_at_once_leave_the_loop_its_turn(monk
         clock += 0.01
 
     monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock))
-    monkeypatch.setattr(Connection, "_receive", lambda self, now: len(ticks) < 10)
+    monkeypatch.setattr(Connection, "_receive", lambda self, now, turn: len(ticks) < 10)
     monkeypatch.setattr(Connection, "_advance", advance)
     monkeypatch.setattr(Connection, "_waits_on", lambda self, now: True)
 

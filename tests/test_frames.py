@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import random
-import socket
 
 import pytest
 from h2_judge import (
@@ -16,7 +14,7 @@ from h2_judge import (
     session,
     settings_frame,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpost._frames import InboundBuffer
@@ -110,19 +108,3 @@ def test_later_frames_may_look_like_http_1_1() -> None:
     # 0x485454 octets would be too long; so the word inside a payload must not matter.
     script.send(frame(0x40, 0, 0, b"HTTP/1.1"), frame(PING, 0, 0, b"HTTP/1.1"))
     assert pings(script) == [b"HTTP/1.1"]
-
-
-@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(1, 70_000))
-def test_a_socket_brings_the_same(piece: int) -> None:
-    script = Script(session())
-    octets = b"".join(frame(PING, 0, 0, payload) for payload in numbered(2000))
-    ours, server = socket.socketpair()
-    with ours, server:
-        for at in range(0, len(octets), piece):
-            server.sendall(octets[at : at + piece])
-            assert script.client.receive_from(ours.fileno(), 1.0) == -errno.EAGAIN
-        server.close()
-        assert script.client.receive_from(ours.fileno(), 1.0) == 0
-    assert pings(script) == numbered(2000)
-    assert script.client.receive_from(-1, 1.0) == -errno.EBADF

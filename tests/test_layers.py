@@ -46,11 +46,12 @@ ARROWS = {
     "_sending": "_blocked _connection_window _delivery _request_headers _request_content _hpack_encoder _scheduler "
     "_gather _frames _table errors",
     "_streams": "_sending _hpack_encoder _hpack_decoder _frames _table errors",
+    "_wire": "_patience _streams",
     "session": f"{DATA_PLANE} errors config",
     "target": "_labels media_types errors config",
     "tcp": "target errors",
     "tls": "errors config",
-    "connection": f"tcp tls session _patience {DATA_PLANE} target errors config",
+    "connection": f"tcp tls session _wire _patience {DATA_PLANE} target errors config",
     "sources": "_listing _payload errors config",
     "retry": "errors config",
     "tally": "_listing _meter _table sources errors",
@@ -141,11 +142,11 @@ RESERVED = {
     "time": "connection probe reach digest journal pool run uploader cores processes upload_run load measurement "
     "bench_worker bench_processes bench_run",
     "socket": "tcp connection reach worker workers ingest ingest_worker",
-    "ssl": "tls connection probe reach ingest_worker",
+    "ssl": "tls connection _wire probe reach ingest_worker",
     "posix.time": "",
     # _chunker: only after a read that found nothing in the cache, to tell a disk from a cache that was not asked well.
-    # _patience is the connection's: it waits.
-    "libc.time": "_alarm _chunker _patience",
+    # _patience and _wire are the connection's: they wait, and know what time it is by then.
+    "libc.time": "_alarm _chunker _patience _wire",
 }
 
 #: What a process has and a library has no business with.

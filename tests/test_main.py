@@ -35,7 +35,7 @@ UPLOAD = {
         "_scheduler",
         "_sending",
     ),
-    *("_streams", "_table", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
+    *("_streams", "_table", "_wire", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
     *(
         "collector",
         "media_types",

@@ -11,7 +11,7 @@ from h2.settings import SettingCodes
 from h2_judge import OPEN, WIDE, Files, Script, session, window_update
 from h2_judge import files as files
 
-from fastpost._patience import Patience, readable
+from fastpost._patience import Patience
 
 # --- answers that are waited for awake -----------------------------------------------------------
 
@@ -24,17 +24,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 Pair = tuple[socket.socket, socket.socket]
-
-
-def test_octets_and_the_end_can_be_received(pair: Pair) -> None:
-    ours, theirs = pair
-    assert not readable(ours.fileno())
-    theirs.send(b"x")
-    assert readable(ours.fileno())
-    ours.recv(1)
-    assert not readable(ours.fileno())
-    theirs.close()
-    assert readable(ours.fileno())
 
 
 def test_what_arrives_at_once_is_waited_for_awake(pair: Pair) -> None:

@@ -1,0 +1,152 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# Bounds checks are off: nothing is indexed.
+"""What lies between a data plane and its socket: nothing, or OpenSSL.
+
+With a server that grants small windows from nearby, a connection receives, sends and waits some ten thousand times a
+second. As long as nothing has to be told to anybody, all that goes on here, without Python in between.
+"""
+
+import errno
+import ssl
+
+cimport cython
+from libc.errno cimport EAGAIN
+from libc.stdint cimport uint8_t
+
+from fastpost._patience cimport Patience, is_readable
+from fastpost._streams cimport DataPlane
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* now)
+    int CLOCK_MONOTONIC
+
+cdef enum:
+    # More than the largest TLS record holds (RFC 8446 §5.1), so that OpenSSL never keeps a part of one.
+    _RECORD = 32768
+    # Gather lists sent in answer to one credit.
+    _LISTS = 8
+
+
+cdef double _now() noexcept nogil:
+    """Monotonic seconds, as `time.monotonic` has them."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
+
+
+cdef class Wire:
+    """Cleartext: the plane's octets are the socket's.
+
+    Args:
+        plane: receives and sends.
+        fd: a non-blocking socket, which stays its owner's.
+    """
+
+    def __init__(self, DataPlane plane not None, int fd):
+        self._plane = plane
+        self._fd = fd
+
+    def receive(self, double now) -> int:
+        """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
+
+        Raises ProtocolViolation, NotHttp2: the connection is over; TLS also OSError (ssl.SSLError).
+        """
+        return self._receive_all(now)
+
+    def send(self, double now, int lists) -> int:
+        """Fill and send up to `lists` gather lists: the whole send side of a tick in one call.
+
+        Returns 0 when nothing is left to send, 1 when there may be more, −errno when the socket takes no more
+        (−EAGAIN: it is full).
+        """
+        return self._send(now, lists)
+
+    def converse(self, Patience patience not None, double until) -> int:
+        """Receive, send, and wait awake for the next credit, as long as nobody has to be told anything.
+
+        Ends at `until` (monotonic seconds) at the latest. Returns and raises as `receive`; whatever there is to be sent
+        then, or could not be, is still to be sent.
+        """
+        cdef double now = _now()
+        cdef int got = self._receive(now)
+        while (
+            got > 0 and not self._plane.has_news() and self._send(now, _LISTS) == 0
+            and self._plane.is_kept_waiting() and now < until and patience.keeps_watch(self._fd)
+        ):
+            now = _now()
+            got = self._receive(now)
+        return self._receive_all(now) if got > 0 else got
+
+    cdef int _receive_all(self, double now) except? -1:
+        # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a
+        # reset that lies behind the octets must be met now.
+        cdef int got = 1
+        while got > 0:
+            got = self._receive(now)
+        return got
+
+    cdef int _receive(self, double now) except? -1:
+        """One receive. Returns octets, 0 at the end of the connection, or −errno."""
+        return self._plane.receive_some(self._fd, now)
+
+    cdef int _send(self, double now, int lists) except? -1:
+        return self._plane.send_lists(self._fd, now, lists)
+
+
+@cython.final
+cdef class TlsWire(Wire):
+    """TLS: the plane's octets go through an ssl.SSLSocket, a record at a time.
+
+    Args:
+        plane: receives and sends, staged.
+        sock: connected, non-blocking, done with its handshake.
+    """
+
+    def __init__(self, DataPlane plane not None, sock not None):
+        super().__init__(plane, sock.fileno())
+        self._recv_into = sock.recv_into
+        self._send_octets = sock.send
+        self._record = bytearray(_RECORD)
+
+    cdef int _receive_all(self, double now) except? -1:
+        # To ask whether there is more costs less than to have OpenSSL find out that there is not.
+        cdef int got = self._receive(now)
+        while got > 0:
+            if not is_readable(self._fd):
+                return -EAGAIN
+            got = self._receive(now)
+        return got
+
+    cdef int _receive(self, double now) except? -1:
+        """One record."""
+        cdef int got
+        try:
+            got = self._recv_into(self._record, _RECORD)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return -EAGAIN
+        if got > 0:
+            self._plane.take_received(<const uint8_t*><char*>self._record, got, now)
+        return got
+
+    cdef int _send(self, double now, int lists) except? -1:
+        cdef int _
+        for _ in range(lists):
+            if not self._plane._fill(now):
+                return 0
+            while self._plane.gather.pending:
+                try:
+                    with memoryview(self._plane.gather) as octets:
+                        sent = self._send_octets(octets)
+                except ssl.SSLWantWriteError:
+                    # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
+                    return -EAGAIN
+                except ssl.SSLWantReadError:
+                    return 0  # what arrives next brings the next try
+                except OSError as error:
+                    # An SSLError has numbers of OpenSSL's own.
+                    return -<int>(errno.EPIPE if isinstance(error, ssl.SSLError) else error.errno or errno.EPIPE)
+                self._plane.consume(sent, now)
+        return 1
