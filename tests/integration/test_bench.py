@@ -145,18 +145,15 @@ def test_over_tls(tmp_path: Path, certificates: servers.Certificates) -> None:
 
 @pytest.mark.unsanitized
 @pytest.mark.parametrize(
-    "loop", [("-c", "15"), ("--rate", "300"), ("-c", "15", "--processes", "2"), ("--rate", "300", "--processes", "2")]
+    "loop", [("-c", "100"), ("--rate", "150"), ("-c", "100", "--processes", "2"), ("--rate", "150", "--processes", "2")]
 )
 def test_known_delays_are_recovered_within_two_percent(loop: tuple[str, str], tmp_path: Path) -> None:
-    """With few in flight: thirty at once wait for each other in the server, 2 ms on a slow machine, which it did not mean.
-
-    A machine that is busy with something else delays too, and not by what is injected: three tries.
-    """
+    """A machine that is busy with something else delays too, and not by what is injected: three tries."""
     expected = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
     with servers.delaying(tmp_path) as server:
         for _ in range(3):
-            one = only(bench(f"{server.url}delayed", *loop, "--count", "2000", "--method", "PUT"))
-            assert one["uploads"]["ok"] == 2000
+            one = only(bench(f"{server.url}delayed", *loop, "--count", "1000", "--method", "PUT"))
+            assert one["uploads"]["ok"] == 1000
             off = {name: one["latency_ms"][name] / (delay_app.DELAYS[share] * 1e3) for name, share in expected.items()}
             if all(abs(ratio - 1) <= 0.02 for ratio in off.values()):
                 return
