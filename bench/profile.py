@@ -5,7 +5,8 @@
 Each client uploads a set, and one file alone, both sampled by `perf record` (5,000 times a second of CPU time). What
 one file costs is its start-up; the rest of each kind is what the set costs more than that. Kernel time is told by what
 was asked of it. Needs perf (Debian: linux-perf) and the right to see the kernel's symbols. Prints a Markdown table:
-milliseconds, medians of --rounds.
+milliseconds, medians of --rounds. Where the comparison has measured the cell, a second table follows: each bar that is
+missed, and the floor below which fastpost can't fall (bench.floor).
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import clients, servers, sets
 from bench.cells import Cell
-from bench.compare import RIVALS, SERVERS, SETS
+from bench.compare import RIVALS, SERVERS, SETS, stored_records
+from bench.floor import floors, share
 from bench.measure import ROOT, Contender
 
 KINDS = ("start-up", "send", "receive, wait", "files", "encrypt", "copy", "Python", "own code", "rest")
 _CLIENTS: dict[str, Callable[[Path, servers.Server], Contender]] = {"fastpost": clients.fastpost, **RIVALS}
 _FREQUENCY = 5000
+#: A process that loads what fastpost is made of, and ends as it does.
+_PACKAGES = (sys.executable, "-c", "import os, click, uvloop, h2.connection; os._exit(0)")
 #: By the function of the C library that was called, the first that fits: also what the kernel does there.
 _CALLS = (
     ("files", r"open|stat|pread|close|getdents|readdir|syscall|fadvise|mmap|munmap|lseek|fdopendir"),
@@ -57,13 +62,34 @@ def main() -> int:
         return 1
     print(f"| server | files | client | CPU ms | {' | '.join(KINDS)} |")
     print(f"|---|---|---|--:|{'--:|' * len(KINDS)}")
+    ours = {}
     for name in options.servers:
         for kind in options.sets:
-            _profile_cell(Cell(name.removesuffix("-tls"), name.endswith("-tls"), kind), options)
+            cell = Cell(name.removesuffix("-tls"), name.endswith("-tls"), kind)
+            ours[cell] = _profile_cell(cell, options)
+    _print_floors({cell: spent for cell, spent in ours.items() if spent})
     return 0
 
 
-def _profile_cell(cell: Cell, options: argparse.Namespace) -> None:
+def _print_floors(ours: Mapping[Cell, Mapping[str, float]]) -> None:
+    """Print the bars that fastpost misses in these cells, with its floors."""
+    with tempfile.TemporaryDirectory() as work:
+        packages = statistics.median(sum(_sampled(_PACKAGES, Path(work, "data")).values()) for _ in range(9))
+    print(f"\nThe packages alone: {packages:.0f} ms.\n")
+    print("| server | files | against | measure | allowed s | taken s | floor s | above the floor |")
+    print("|---|---|---|---|--:|--:|--:|---|")
+    for record in stored_records(Path("build/bench/compare")):
+        if record.cell not in ours:
+            continue
+        for one in floors(record, share(ours[record.cell], packages)):
+            if one.missed:
+                figures = f"{one.allowed:.2f} | {one.taken:.2f} | {one.floor:.2f} | {'yes' if one.reachable else 'no'}"
+                print(f"| {record.cell.way} | {record.what} | {one.opponent} | {one.measure} | {figures} |")
+
+
+def _profile_cell(cell: Cell, options: argparse.Namespace) -> Mapping[str, float]:
+    """Profile the clients in a cell, print their rows; return what fastpost spent."""
+    ours: Mapping[str, float] = {}
     folder = sets.ensure(SETS[cell.kind], options.data)
     one_file = sets.ensure(sets.Set(1, 4096), options.data)
     with servers.start(cell.server, tls=cell.tls) as server:
@@ -76,9 +102,11 @@ def _profile_cell(cell: Cell, options: argparse.Namespace) -> None:
                 continue
             spent = {kind: max(whole[kind] - alone[kind], 0.0) for kind in KINDS}
             spent["start-up"] = sum(alone.values())
+            ours = spent if name == "fastpost" else ours
             cells = " | ".join(f"{spent[kind]:.0f}" for kind in KINDS)
             label = f"{cell.server}, {'TLS' if cell.tls else 'cleartext'} | {SETS[cell.kind]}"
             print(f"| {label} | {name} | {sum(whole.values()):.0f} | {cells} |", flush=True)
+    return ours
 
 
 def _medians(contender: Contender, server: servers.Server, rounds: int) -> Mapping[str, float]:
