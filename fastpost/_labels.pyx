@@ -92,10 +92,12 @@ cdef class Labels:
         cdef const char* start = PyBytes_AS_STRING(name)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
         cdef const char* dot
-        if content_type is not None:
+        if content_type:
             return self._declare(content_type)
         if self._declared is not None:
             return self._declared
+        if content_type is not None:
+            return self._declare(content_type)  # an empty one, which is none
         dot = memrchr(start, c".", length)
         # No dot, or a dotfile: no suffix.
         if dot == NULL or dot == start or dot[-1] == c"/":

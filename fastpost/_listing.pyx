@@ -95,11 +95,11 @@ cdef class Upload:
         return f"Upload(file={self.file!r}, name={self.name!r}, size={self.size}, content_type={self.content_type!r})"
 
 
-def known_octets(list uploads) -> int:
+def known_octets(list uploads not None) -> int:
     """Return the sum of the sizes that are known, octets."""
     cdef int64_t octets = 0
     for item in uploads:
-        octets += max((<Upload>item).size, 0)
+        octets += max((<Upload?>item).size, 0)
     return octets
 
 

@@ -116,7 +116,7 @@ cdef class DataPlane(SendSide):
         What went wrong may mean that less is to be begun.
         """
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
-        if self._failed or self.draining or self.out_of_files or self.cold:
+        if self._failed or self.draining or self.out_of_files:
             return True
         return self.behind > 0 and 2 * <int64_t>len(self._waiting) < limit
 

@@ -144,6 +144,8 @@ def make_attempts(list uploads not None, Labels labels not None) -> tuple:
     cdef Attempt attempt
     for item in uploads:
         upload = <Upload?>item
+        if upload.file is None or upload.name is None:
+            raise TypeError(f"an upload has a file and a name: {upload!r}")
         attempt = Attempt.__new__(Attempt)
         attempt.upload = upload
         attempt.file = upload.file

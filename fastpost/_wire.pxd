@@ -9,9 +9,11 @@ from fastpost._streams cimport DataPlane
 cdef class Wire:
     cdef DataPlane _plane
     cdef int _fd
+    cdef readonly bint gave_up
 
     cdef int _receive(self, double now) except? -1
     cdef int _receive_all(self, double now) except? -1
+    cdef int _send_timed(self, double now, int lists) except? -1
     cdef int _send(self, double now, int lists) except? -1
 
 

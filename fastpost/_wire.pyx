@@ -43,17 +43,21 @@ cdef class Wire:
     Args:
         plane: receives and sends.
         fd: a non-blocking socket, which stays its owner's.
+
+    `gave_up` is True when credit was waited for last, and did not come in time.
     """
 
     def __init__(self, DataPlane plane not None, int fd):
         self._plane = plane
         self._fd = fd
+        self.gave_up = False
 
     def receive(self, double now) -> int:
         """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
 
         Raises ProtocolViolation, NotHttp2: the connection is over; TLS also OSError (ssl.SSLError).
         """
+        self.gave_up = False
         return self._receive_all(now)
 
     def send(self, double now, int lists) -> int:
@@ -62,7 +66,7 @@ cdef class Wire:
         Returns 0 when nothing is left to send, 1 when there may be more, −errno when the socket takes no more
         (−EAGAIN: it is full).
         """
-        return self._send(now, lists)
+        return self._send_timed(now, lists)
 
     def converse(self, Patience patience not None, double until) -> int:
         """Receive, send, and wait awake for the next credit, as long as nobody has to be told anything.
@@ -72,13 +76,25 @@ cdef class Wire:
         """
         cdef double now = _now()
         cdef int got = self._receive(now)
+        self.gave_up = False
         while (
-            got > 0 and not self._plane.has_news() and self._send(now, _LISTS) == 0
-            and self._plane.is_kept_waiting() and now < until and patience.keeps_watch(self._fd)
+            got > 0 and not self._plane.has_news() and self._send_timed(now, _LISTS) == 0
+            and self._plane.is_kept_waiting() and now < until
         ):
+            self.gave_up = not patience.keeps_watch(self._fd)
+            if self.gave_up:
+                break
             now = _now()
             got = self._receive(now)
-        return self._receive_all(now) if got > 0 else got
+        # Not at `now`: what was sent since may be answered already.
+        return self._receive_all(_now()) if got > 0 else got
+
+    cdef int _send_timed(self, double now, int lists) except? -1:
+        """As `send`; when a read had to wait for the disk, the time that it all took is the disk's."""
+        cdef int left = self._send(now, lists)
+        if self._plane.cold:
+            self._plane.stalled_on_disk(_now() - now)
+        return left
 
     cdef int _receive_all(self, double now) except? -1:
         # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a

@@ -301,7 +301,7 @@ class Connection:
             return False
         plane = self.session.plane
         if plane.awaits_credit:
-            return self._settings.busy_poll and self._patience.watch(self._fd)
+            return self._settings.busy_poll and not self._wire.gave_up and self._patience.watch(self._fd)
         return self._settings.naps and self._patience.nap(plane.awaits_answers, plane.responses, now)
 
     def _writable(self) -> None:
@@ -350,7 +350,7 @@ class Connection:
             reason = tls.reason(error)
         if session.failure is not None:
             # Our GOAWAY tells the server why; it is a courtesy, so one try is enough.
-            self._flush(now)
+            self._flush(time.monotonic())
             self._end(session.failure)
             return False
         if reason is not None:
@@ -368,10 +368,7 @@ class Connection:
         """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""
         if self.closed:
             return
-        plane = self.session.plane
         left = self._wire.send(now, _SENDS_PER_TICK)
-        if plane.cold:
-            plane.stalled_on_disk(time.monotonic() - now)
         if left >= 0 or -left in _AGAIN:
             self._want_write(left != 0)
             self._hold(now)

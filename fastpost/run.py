@@ -331,6 +331,7 @@ class Run:
         if self._done.done():
             return
         draining = connection.session.plane.draining
+        freed = bool(attempts)  # whoever is told of them may empty the list
         if draining:
             self._leave(connection)
         failed = [attempt for attempt in attempts if attempt.failure is not None]
@@ -343,7 +344,7 @@ class Run:
             self._connections_changed()
         else:
             self._supply(connection)
-        self._pool.share_descriptors(bool(attempts))
+        self._pool.share_descriptors(freed)
 
     def _leave(self, connection: Connection) -> None:
         """A draining connection begins nothing more: its unsent attempts go first on another one."""

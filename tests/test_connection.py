@@ -789,6 +789,9 @@ def test_who_waits_at_the_socket(how: str, allowed: bool, others: int, writing: 
         first._patience = willing  # type: ignore[assignment]
         first._want_write(writing)
         assert first._waits_on(1.0) == waits
+        wire, first._wire = first._wire, SimpleNamespace(gave_up=True)  # type: ignore[assignment]
+        assert first._waits_on(1.0) == (waits and how == "naps")  # credit was waited for a moment ago
+        first._wire = wire
         first.session = sessions[0]
         for one in opened:
             one.close()

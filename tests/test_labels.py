@@ -69,6 +69,21 @@ def test_a_type_that_is_none_fails_alone() -> None:
     assert "media type" in str(unfit[0].failure)
 
 
+def test_an_empty_type_is_the_targets_or_none() -> None:
+    upload = Upload(b"a.txt", b"a.txt", content_type="")
+    (attempt,), _ = make_attempts([upload], parse("http://h/", content_type="image/png").labels)
+    assert attempt.request_fields == ((b"content-type", b"image/png"),)
+    _, (unfit,) = make_attempts([upload], parse("http://h/").labels)
+    assert "media type" in str(unfit.failure)
+
+
+def test_an_upload_without_a_name_is_a_mistake() -> None:
+    upload = Upload(b"a", b"a")
+    upload.name = None  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="file and a name"):
+        make_attempts([upload], parse("http://h/").labels)
+
+
 def test_equal_suffixes_have_one_object() -> None:
     labels = parse("http://h/").labels
     first = labels.content_fields(b"a.txt")

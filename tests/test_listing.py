@@ -227,3 +227,5 @@ def test_an_upload_says_what_it_is() -> None:
 def test_sizes_that_are_known() -> None:
     assert known_octets([]) == 0
     assert known_octets([Upload(b"a", b"a", size) for size in (-1, 0, 5, 2**62)]) == 2**62 + 5
+    with pytest.raises(TypeError):
+        known_octets([object()])  # type: ignore[list-item]

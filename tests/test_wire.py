@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from h2_judge import DATA, HEADERS, OPEN, PING, Files, Script, frame, session, split, window_update
@@ -193,6 +195,43 @@ def test_who_has_more_work_is_told_when_the_line_is_half_empty(
     script.close()
 
 
+def test_a_conversation_tells_that_it_waited_in_vain(pair: Pair, files: Files) -> None:
+    ours, theirs = pair
+    script = near(files, 900_000)
+    wire = Wire(script.client.plane, ours.fileno())
+    assert not wire.gave_up
+    theirs.sendall(window_update(0, 65_535))
+    assert wire.converse(Patience(), math.inf) == -errno.EAGAIN
+    assert wire.gave_up
+    theirs.sendall(frame(PING, 0, 0, b"01234567"))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert not wire.gave_up
+    script.close()
+
+
+def test_a_wait_for_the_disk_in_a_conversation_is_the_disks(tmp_path: Path, pair: Pair) -> None:
+    """Whatever the cache says: a read that it was asked in vain for counts, and the next split of time comes later."""
+    ours, theirs = pair
+    script = Script(session(staged=False), OPEN)
+    script.now = time.monotonic()
+    cold = []
+    for number in range(50):
+        cold.append(tmp_path / str(number))
+        cold[-1].write_bytes(bytes(60_000))
+        with cold[-1].open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    script.submit(cold)
+    script.send(*[window_update(0, 1)] * 1000)
+    wire = Wire(script.client.plane, ours.fileno())
+    for _ in range(60):
+        theirs.sendall(window_update(0, 65_535))
+        assert wire.converse(Patience(), math.inf) == -errno.EAGAIN
+        received(theirs)
+        assert not script.client.plane.cold
+    script.close()
+
+
 def test_a_violation_ends_a_conversation(pair: Pair, files: Files) -> None:
     ours, theirs = pair
     script = near(files, 900_000)
@@ -243,6 +282,8 @@ def test_a_whole_upload_by_conversations(tls: bool, pair: Pair, files: Files, re
         wire.send(NOW, 8)
         finished = script.client.take_finished()
         assert all(one.ok for one in finished)
+        # Begun and answered by one conversation, each at its own time.
+        assert all(one.latency > 0 for one in finished)
         ended += len(finished)
     server.join()
     script.close()
