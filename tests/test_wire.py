@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import os
 import socket
 import ssl
 import threading
@@ -19,6 +18,7 @@ from h2_judge import files as files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from integration.servers import Certificates
+from test_readahead import evicted
 
 from fastpost._patience import Patience
 from fastpost._wire import TlsWire, Wire
@@ -210,25 +210,19 @@ def test_a_conversation_tells_that_it_waited_in_vain(pair: Pair, files: Files) -
 
 
 def test_a_wait_for_the_disk_in_a_conversation_is_the_disks(tmp_path: Path, pair: Pair) -> None:
-    """Whatever the cache says: a read that it was asked in vain for counts, and the next split of time comes later."""
     ours, theirs = pair
     script = Script(session(staged=False), OPEN)
     script.now = time.monotonic()
-    cold = []
-    for number in range(50):
-        cold.append(tmp_path / str(number))
-        cold[-1].write_bytes(bytes(60_000))
-        with cold[-1].open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    script.submit(cold)
+    script.submit([evicted(tmp_path / str(number)) for number in range(30)])
     script.send(*[window_update(0, 1)] * 1000)
-    wire = Wire(script.client.plane, ours.fileno())
+    plane = script.client.plane
+    wire = Wire(plane, ours.fileno())
     for _ in range(60):
         theirs.sendall(window_update(0, 65_535))
         assert wire.converse(Patience(), math.inf) == -errno.EAGAIN
         received(theirs)
-        assert not script.client.plane.cold
+        assert not plane.cold
+    assert plane.blocked.seconds()["disk"] > 0
     script.close()
 
 
