@@ -112,10 +112,15 @@ def best(runs: Samples, what: str) -> str | None:
     return min(rivals, key=lambda name: median(runs[name], what), default=None)
 
 
+def opponent(bar: Bar, runs: Samples, what: str) -> str | None:
+    """Return who a bar is against in one measure; None when there is no run of it."""
+    name = best(runs, what) if bar.opponent == BEST else bar.opponent
+    return name if name and runs.get(name) else None
+
+
 def judge(bar: Bar, runs: Samples) -> Judgement:
     """Judge one bar. The best uploader by wall and the one by CPU may be two."""
-    names = [best(runs, what) if bar.opponent == BEST else bar.opponent for what in ("wall", "cpu")]
-    wall_of, cpu_of = (name if name and runs.get(name) else None for name in names)
+    wall_of, cpu_of = (opponent(bar, runs, what) for what in ("wall", "cpu"))
     if not runs.get(OURS):
         return Judgement(bar, wall_of, cpu_of, None, None, Verdict.FAILED)
     if wall_of is None or cpu_of is None:

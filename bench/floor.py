@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from bench.bars import BEST, OURS, Bar, bars, best, median, server_limits
+from bench.bars import OURS, bars, median, opponent, server_limits
 from bench.cells import Record
 
 #: What stays, beside the start.
@@ -61,13 +61,8 @@ def floors(record: Record, kept: float) -> Iterator[Floor]:
     saved = taken["cpu"] * (1 - kept)
     for bar in bars(record.kind, record.tls):
         for what, most in (("wall", bar.wall), ("cpu", bar.cpu)):
-            opponent = _opponent(bar, record, what)
-            if most is None or opponent is None or (what == "wall" and server_limits(ours)):
+            against = opponent(bar, record.runs, what)
+            if most is None or against is None or (what == "wall" and server_limits(ours)):
                 continue
-            allowed = most * median(record.runs[opponent], what)
-            yield Floor(opponent, what, allowed, taken[what], taken[what] - saved)
-
-
-def _opponent(bar: Bar, record: Record, what: str) -> str | None:
-    name = best(record.runs, what) if bar.opponent == BEST else bar.opponent
-    return name if name and record.runs.get(name) else None
+            allowed = most * median(record.runs[against], what)
+            yield Floor(against, what, allowed, taken[what], taken[what] - saved)

@@ -57,25 +57,28 @@ cdef class Labels:
         cdef const char* start = PyBytes_AS_STRING(name)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(name)
         cdef Py_ssize_t base = 0
-        cdef Py_ssize_t at
-        cdef const unsigned char* as_is = <const unsigned char*>PyBytes_AS_STRING(self._as_is)
         cdef const char* slash
         cdef bytes before = self._before
-        cdef bytes escaped
         if self.folders is None:
             return self._fill(name)
         slash = memrchr(start, c"/", length)
         if slash != NULL:
             base = slash - start + 1
             before = self._path_of_folder(start, base - 1)
-        # A leading dot may be "." or "..", which no URL can have.
-        if base == length or start[base] == c".":
-            return before + self._escape(start[base:length]) + self._after
-        for at in range(base, length):
-            if as_is[<unsigned char>start[at]] != <unsigned char>start[at]:
-                escaped = self._escape(start[base:length])
-                return before + escaped + self._after
-        return _joined(before, start + base, length - base, self._after)
+        if self._is_plain(start + base, length - base):
+            return _joined(before, start + base, length - base, self._after)
+        return before + self._escape(start[base:length]) + self._after
+
+    cdef bint _is_plain(self, const char* base, Py_ssize_t length) noexcept:
+        """Nothing in a base name needs an escape, nor a second look: a leading dot may be "." or "..", as in no URL."""
+        cdef const unsigned char* as_is = <const unsigned char*>PyBytes_AS_STRING(self._as_is)
+        cdef Py_ssize_t at
+        if length == 0 or base[0] == c".":
+            return False
+        for at in range(length):
+            if as_is[<unsigned char>base[at]] != <unsigned char>base[at]:
+                return False
+        return True
 
     cdef bytes _path_of_folder(self, const char* name, Py_ssize_t length):
         if (

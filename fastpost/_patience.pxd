@@ -22,5 +22,5 @@ cdef class Patience:
     cdef double _rate
     cdef int64_t _rest
 
-    cdef bint keeps_watch(self, int fd) noexcept
+    cpdef bint watch(self, int fd) noexcept
     cdef void _next_phase(self, int64_t in_flight, int64_t answers, double now) noexcept

@@ -69,11 +69,8 @@ cdef class Patience:
         self._rate = 0.0
         self._rest = _REST
 
-    def watch(self, int fd) -> bool:
+    cpdef bint watch(self, int fd) noexcept:
         """Wait awake, without the GIL, for what the socket brings, the end included; False: it is to be slept for."""
-        return self.keeps_watch(fd)
-
-    cdef bint keeps_watch(self, int fd) noexcept:
         if self._asleep:
             self._asleep -= 1
             return False

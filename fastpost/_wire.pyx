@@ -81,7 +81,7 @@ cdef class Wire:
             got > 0 and not self._plane.has_news() and self._send_timed(now, _LISTS) == 0
             and self._plane.is_kept_waiting() and now < until
         ):
-            self.gave_up = not patience.keeps_watch(self._fd)
+            self.gave_up = not patience.watch(self._fd)
             if self.gave_up:
                 break
             now = _now()

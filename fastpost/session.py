@@ -141,7 +141,7 @@ class Session:
         return bytes(octets)
 
     def receive(self, octets: Buffer, now: float) -> None:
-        """Handle received octets. A violation ends the session: `failure` says why, and our GOAWAY is queued."""
+        """Handle received octets, without a socket. A violation ends the session, as `end` has it."""
         try:
             self.plane.receive(octets, now)
         except (ProtocolViolation, NotHttp2) as failure:
