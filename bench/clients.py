@@ -35,7 +35,8 @@ def fastpost(folder: Path, server: Server, *options: str, name: str = "fastpost"
         *(sys.executable, "-m", "fastpost", "upload", str(folder), "--to", server.url),
         *("--concurrency", str(CONCURRENCY), "--connections", "1", *progress, "--output-format", "json", *options),
     ]
-    return Contender(name, argv + _trust(server), _read_fastpost)
+    loads = [sys.executable, "-c", "import fastpost.cli, fastpost.upload_run"]
+    return Contender(name, argv + _trust(server), _read_fastpost, loads)
 
 
 def plain_h2(folder: Path, server: Server) -> Contender:
@@ -56,7 +57,9 @@ def raw_limit(folder: Path, server: Server) -> Contender:
 
 def node(folder: Path, server: Server) -> Contender:
     """Return Node's built-in http2."""
-    return _rival("Node http2", [_program("node", "nodejs"), str(_RIVALS / "node_client.mjs")], folder, server)
+    program = _program("node", "nodejs")
+    rival = _rival("Node http2", [program, str(_RIVALS / "node_client.mjs")], folder, server)
+    return rival._replace(loads=[program, "-e", "import('node:http2')"])
 
 
 def go(folder: Path, server: Server) -> Contender:
@@ -64,7 +67,7 @@ def go(folder: Path, server: Server) -> Contender:
     if server.cafile is None:
         raise Absent("net/http speaks HTTP/2 over TLS only")
     argv = [str(_compiled()), "-concurrency", str(CONCURRENCY), "-cacert", str(server.cafile), str(folder), server.url]
-    return Contender("Go net/http", argv, _read_rival)
+    return Contender("Go net/http", argv, _read_rival, [argv[0], "-help"])
 
 
 def curl_parallel(folder: Path, server: Server) -> Contender:
@@ -82,7 +85,7 @@ def curl_parallel(folder: Path, server: Server) -> Contender:
         *("--parallel", "--parallel-max", str(CONCURRENCY), "--http2", "--header", _OCTETS),
         *("--write-out", r"%{http_code} %{http_version} %{num_connects} %{size_upload}\n"),
     ]
-    return Contender("curl -Z", argv + _trust(server), read_curl)
+    return Contender("curl -Z", argv + _trust(server), read_curl, [program, "--version"])
 
 
 def h2load(folder: Path, server: Server) -> Contender:
@@ -101,7 +104,7 @@ def h2load(folder: Path, server: Server) -> Contender:
         with urls.open("w") as file:
             file.writelines(_url(server, name) + "\n" for _, name in tree.files(str(folder)))
         argv += ["-i", str(urls)]
-    return Contender("h2load", argv, functools.partial(read_h2load, size=size))
+    return Contender("h2load", argv, functools.partial(read_h2load, size=size), [program, "--version"])
 
 
 def read_curl(report: str) -> Outcome:
@@ -132,7 +135,7 @@ def read_h2load(report: str, size: int) -> Outcome:
 
 def _rival(name: str, command: list[str], folder: Path, server: Server) -> Contender:
     argv = [*command, str(folder), server.url, "--concurrency", str(CONCURRENCY)]
-    return Contender(name, argv + _trust(server), _read_rival)
+    return Contender(name, argv + _trust(server), _read_rival, [*command, "--help"])
 
 
 _OCTETS = "content-type: application/octet-stream"

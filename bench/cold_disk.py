@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 from bench import clients, compare, servers, sets
-from bench.measure import Contender, Run, RunFailed, check, note, run, spread
+from bench.measure import Contender, Run, RunFailed, check, load, note, run, spread
 
 _ALL: Final = Path("/proc/sys/vm/drop_caches")
 _SETS: Final[dict[str, sets.Set | sets.RealTree]] = {
@@ -41,15 +40,14 @@ def drop(folder: Path) -> str:
     return "pages"
 
 
-def measure(contenders: list[Contender], folder: Path, rounds: int, warm: list[list[str]]) -> dict[str, list[Run]]:
+def measure(contenders: list[Contender], folder: Path, rounds: int) -> dict[str, list[Run]]:
     """Run all in turn. Raises RunFailed."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     files, octets = compare.counted(folder)
     for _ in range(rounds):
         for contender in contenders:
             drop(folder)
-            for command in warm:
-                subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            load(contender)
             done = run(contender)
             check(contender, done.outcome, files, octets)
             note(f"{contender.name} {done.wall:.2f} s", done)
@@ -72,17 +70,11 @@ def main() -> int:
                 folder = sets.ensure(wanted, options.data)
                 others = [compare.RIVALS[name](folder, server) for name in _OTHERS]
                 contenders = [clients.fastpost(folder, server), *others]
-                _rows(label, measure(contenders, folder, options.rounds, _starts(contenders)))
+                _rows(label, measure(contenders, folder, options.rounds))
     except (servers.Absent, RunFailed) as error:
         print(f"cold_disk: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _starts(contenders: list[Contender]) -> list[list[str]]:
-    """Return commands that read what the clients need before they open a file."""
-    python = [sys.executable, "-c", "import pycurl, fastpost.upload_run"]
-    return [python, *([contender.argv[0], "-h"] for contender in contenders)]
 
 
 def _rows(label: str, runs: dict[str, list[Run]]) -> None:

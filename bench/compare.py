@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from bench import clients, comparison_page, servers, sets
 from bench.bars import OURS, Sample
 from bench.cells import Cell, Record
-from bench.measure import Contender, RunFailed, check, machine, note, programs, resident_floor, run
+from bench.measure import Contender, RunFailed, check, machine, note, programs, resident_floor, run, warm
 from bench.rivals import tree
 
 SETS: dict[str, sets.Set | sets.RealTree] = {
@@ -57,15 +57,17 @@ RIVALS: dict[str, Callable[[Path, servers.Server], Contender]] = {
 
 
 class Entry(NamedTuple):
-    """A contender of a cell, and the server that it sends to: the raw limit has one of its own."""
+    """A contender of a cell, its files, and the server that it sends to: the raw limit has one of its own."""
 
     contender: Contender
+    folder: Path
     server: servers.Server
 
 
 def measure(entry: Entry, files: int, octets: int) -> Sample:
     """Run a contender once, with the server's CPU. Raises RunFailed when the run can't count."""
     server = entry.server
+    warm(entry.contender, entry.folder)
     cpu, threads = server.cpu(), server.thread_cpu()
     done = run(entry.contender)
     used = server.cpu() - cpu
@@ -142,13 +144,13 @@ def compete(cell: Cell, options: argparse.Namespace) -> Record:
         time.strftime("%Y-%m-%d"), machine() | programs(), resident_floor(),
     )  # fmt: skip
     with servers.start(cell.server, tls=cell.tls) as server, raw_sink(cell, options.rivals) as sink:
-        entries = [Entry(clients.fastpost(folder, server), server)]
+        entries = [Entry(clients.fastpost(folder, server), folder, server)]
         for name in options.rivals:
             target = sink if name == "raw" else server
             if target is None:
                 continue
             try:
-                entries.append(Entry(RIVALS[name](folder, target), target))
+                entries.append(Entry(RIVALS[name](folder, target), folder, target))
             except servers.Absent as reason:
                 print(f" {name} is absent: {reason}", file=sys.stderr)
                 record.absent[name] = str(reason)

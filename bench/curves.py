@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bench import clients, servers, sets
-from bench.measure import ROOT, Run, RunFailed, check, machine, note, run
-from bench.rivals import tree
+from bench.measure import ROOT, Run, RunFailed, check, machine, note, run, warm
 from bench.sets import GIB, KIB, MIB, Set
 
 PNG: Final = ROOT / "docs" / "curves.png"
@@ -92,7 +91,7 @@ def measure(chosen: list[Point], server_name: str, rounds: int, data: Path) -> l
         for number in range(-1, rounds):
             for point, folder in folders.items():
                 contender = clients.fastpost(folder, server, *point.options)
-                read(folder)
+                warm(contender, folder)
                 done = run(contender)
                 check(contender, done.outcome._replace(connections=None), point.files.count, point.files.octets)
                 note(f"{point.axis} {point.value:,}: {done.wall:.2f} s", done)
@@ -100,14 +99,6 @@ def measure(chosen: list[Point], server_name: str, rounds: int, data: Path) -> l
                     runs[point].append(done)
     start = statistics.median(one.cpu for one in runs[alone])
     return [_figures(point, runs[point], start) for point in chosen]
-
-
-def read(folder: Path) -> None:
-    """Read all files, so that no disk is measured: the kernel gives up some of a million before they come again."""
-    for path, _ in tree.files(str(folder)):
-        with open(path, "rb", buffering=0) as file:
-            while file.read(MIB):
-                pass
 
 
 def _figures(point: Point, runs: list[Run], start: float) -> Figures:

@@ -23,9 +23,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.rivals import tree
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Seconds after which a run is killed.
 _TIMEOUT = 900.0
+#: Octets of a read that only fills the page cache.
+_READ = 2**20
 
 
 class RunFailed(Exception):
@@ -44,11 +48,19 @@ class Outcome(NamedTuple):
 
 
 class Contender(NamedTuple):
-    """A client to measure: its name, its command line, and how to read what it writes to stdout."""
+    """A client to measure.
+
+    Attributes:
+        name: as the tables have it.
+        argv: its command line.
+        read: reads what it writes to stdout.
+        loads: a command that loads the same program and libraries, and uploads nothing.
+    """
 
     name: str
     argv: Sequence[str]
     read: Callable[[str], Outcome]
+    loads: Sequence[str] = ()
 
 
 class Run(NamedTuple):
@@ -84,6 +96,26 @@ class Spread(NamedTuple):
 def spread(values: Sequence[float]) -> Spread:
     """Summarise a measurement."""
     return Spread(statistics.median(values), min(values), max(values))
+
+
+def warm(contender: Contender, folder: Path) -> None:
+    """Have the files to upload, and the client's own program, in the page cache when it is measured next.
+
+    Once is not enough: kernels give up pages that nobody used for some seconds, where memory is shared between
+    machines even while much is free; and in turn with others each client comes round once in half a minute.
+    """
+    for path, _ in tree.files(str(folder)):
+        with open(path, "rb", buffering=0) as file:
+            while file.read(_READ):
+                pass
+    load(contender)
+
+
+def load(contender: Contender) -> None:
+    """Have the client's own program in the page cache."""
+    if contender.loads:
+        quiet = subprocess.DEVNULL
+        subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench import clients, compare, servers, sets
-from bench.measure import Run, RunFailed, check, note, run, spread
+from bench.measure import Run, RunFailed, check, note, run, spread, warm
 
 #: Wall time of two processes by that of one, median by median: what still counts as not losing on a noisy machine.
 LOSES: Final = 1.05
@@ -56,10 +56,12 @@ def measure(name: str, label: str, rounds: int, data: Path) -> Row:
     with servers.start(name, tls=tls) as server:
         for number in range(-1, rounds):
             for count, options in _OPTIONS.items():
+                contender = clients.fastpost(folder, server, *options)
+                warm(contender, folder)
                 before = server.cpu()
-                done = run(clients.fastpost(folder, server, *options))
+                done = run(contender)
                 outcome = done.outcome._replace(connections=None)
-                check(clients.fastpost(folder, server), outcome, wanted.count, wanted.octets)
+                check(contender, outcome, wanted.count, wanted.octets)
                 note(f"{name}, {label}: {count} of {rounds} {done.wall:.2f} s", done)
                 if server.store:
                     compare._empty(server.store)

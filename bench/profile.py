@@ -26,7 +26,7 @@ from bench import clients, servers, sets
 from bench.cells import Cell
 from bench.compare import RIVALS, SERVERS, SETS, stored_records
 from bench.floor import floors, share
-from bench.measure import ROOT, Contender
+from bench.measure import ROOT, Contender, warm
 
 KINDS = ("start-up", "send", "receive, wait", "files", "encrypt", "copy", "Python", "own code", "rest")
 _CLIENTS: dict[str, Callable[[Path, servers.Server], Contender]] = {"fastpost": clients.fastpost, **RIVALS}
@@ -95,8 +95,8 @@ def _profile_cell(cell: Cell, options: argparse.Namespace) -> Mapping[str, float
     with servers.start(cell.server, tls=cell.tls) as server:
         for name in options.clients:
             try:
-                whole = _medians(_CLIENTS[name](folder, server), server, options.rounds)
-                alone = _medians(_CLIENTS[name](one_file, server), server, options.rounds)
+                whole = _medians(_CLIENTS[name](folder, server), folder, server, options.rounds)
+                alone = _medians(_CLIENTS[name](one_file, server), one_file, server, options.rounds)
             except (servers.Absent, subprocess.CalledProcessError) as reason:
                 print(f"{name} is absent: {reason}", file=sys.stderr)
                 continue
@@ -109,10 +109,11 @@ def _profile_cell(cell: Cell, options: argparse.Namespace) -> Mapping[str, float
     return ours
 
 
-def _medians(contender: Contender, server: servers.Server, rounds: int) -> Mapping[str, float]:
+def _medians(contender: Contender, folder: Path, server: servers.Server, rounds: int) -> Mapping[str, float]:
     """Return milliseconds by kind, after a run that warms up."""
     found = []
     for number in range(-1, rounds):
+        warm(contender, folder)
         sampled = _sampled(contender.argv, server.work / "perf.data")
         if number >= 0:
             found.append(sampled)

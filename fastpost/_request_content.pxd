@@ -2,7 +2,7 @@
 """C interface of the content of requests."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from fastpost._chunker cimport Folder
 from fastpost._gather cimport GatherList
@@ -26,10 +26,14 @@ cdef class RequestContent:
     cdef Folder _folder
     cdef bint _staged
     # Files opened so far; reads that took long, lately.
-    cdef uint32_t _opened
+    cdef int64_t _opened
     cdef int _slow_reads
     # Brings what waits into the page cache, once a read had to wait; None before.
     cdef ReadAhead _ahead
+    # How many files were opened when it began, and how many must be before it may again; for how many it rests.
+    cdef int64_t _ahead_since
+    cdef int64_t _ahead_from
+    cdef int64_t _rest
 
     cdef int open(self, Attempt attempt) except -1
     cdef int _refuse(self, Attempt attempt, object failure) except -1

@@ -25,6 +25,11 @@ cdef enum:
     # Files are read ahead once so many reads were slow while so many files were opened.
     _SLOW_READS = 3
     _SLOW_AMONG = 64
+    # Files to be opened before it is tried again: where a few in a hundred are cold, all over the place, each try costs
+    # eight threads and hundreds of opens for nothing. Doubled each time, until one went on for more files than a try.
+    _REST = 512
+    _LONGEST_REST = 65536
+    _TRY = 512
 
 
 @cython.final
@@ -43,6 +48,9 @@ cdef class RequestContent:
         self._opened = 0
         self._slow_reads = 0
         self._ahead = None
+        self._ahead_since = 0
+        self._ahead_from = 0
+        self._rest = _REST
 
     cdef int open(self, Attempt attempt) except -1:
         """Open the attempt's file and take its size, octets. FAILED: the attempt's failure says why."""
@@ -144,16 +152,21 @@ cdef class RequestContent:
         One may be chance, as this thread has to share its processor.
         """
         self._slow_reads += 1
-        if self._slow_reads >= _SLOW_READS and self._ahead is None:
+        if self._slow_reads >= _SLOW_READS and self._ahead is None and self._opened >= self._ahead_from:
             self._ahead = ReadAhead()
+            self._ahead_since = self._opened
             self.read_ahead(waiting)
         return 0
 
     cdef int read_ahead(self, attempts) except -1:
         """Have the files of attempts in line read ahead, as long as that finds any that are not in the page cache."""
         cdef Attempt attempt
-        if self._ahead is None or not self._ahead.is_worth_it():
+        if self._ahead is None:
+            return 0
+        if not self._ahead.is_worth_it():
             self._ahead = None
+            self._rest = _REST if self._opened - self._ahead_since > _TRY else min(2 * self._rest, _LONGEST_REST)
+            self._ahead_from = self._opened + self._rest
             return 0
         for item in attempts:
             attempt = <Attempt>item

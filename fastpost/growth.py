@@ -15,19 +15,21 @@ from typing import Final, NamedTuple
 #: Most connections that are opened without being asked for.
 LIMIT: Final = 8
 #: Seconds between samples.
-INTERVAL: Final = 0.25
+INTERVAL: Final = 0.05
 #: What a doubling must bring: this much more of octets or answers a second.
 GAIN: Final = 1.15
-#: Samples over which waiting is looked at: 0.5 s.
-_SPAN: Final = 2
-#: Part of the time that the connection window was closed above which all that may be had are opened at once.
+#: Samples over which waiting is looked at: 0.5 s. It is certain as soon as more than half of them would have waited.
+_SPAN: Final = 10
+#: Part of the time that the connection window was closed above which all that may be had are opened at once; and the
+#: last samples of which that must hold: 0.25 s.
 _SHUT: Final = 0.9
+_SURE: Final = 5
 #: Samples without a verdict after a step: new connections begin slowly.
-_SETTLING: Final = 1
-#: Samples before another step is tried after one that brought nothing; doubled each time.
-_REST: Final = 20
-#: Samples after which connections without work are given up.
-_IDLE: Final = 8
+_SETTLING: Final = 5
+#: Samples before another step is tried after one that brought nothing (5 s); doubled each time.
+_REST: Final = 100
+#: Samples after which connections without work are given up: 2 s.
+_IDLE: Final = 40
 
 
 class Sample(NamedTuple):
@@ -106,13 +108,16 @@ class Growth:
         return self.wanted
 
     def _waits(self) -> bool:
-        if len(self._samples) < _SPAN or self.wanted >= self._most:
+        """Did uploads wait for more than half of the span? What is not seen of it yet counts as not waited."""
+        if self.wanted >= self._most:
             return False
-        return self._mean("closed") > 0.5 or self._mean("starved") > 0.5
+        closed = sum(sample.closed for sample in self._samples)
+        starved = sum(min(sample.starved, 1.0) for sample in self._samples)
+        return max(closed, starved) > 0.5 * _SPAN
 
     def _grow(self) -> None:
         self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
-        leap = self._may_leap and self._samples[-1].closed > _SHUT
+        leap = self._may_leap and self._mean("closed", _SURE) > _SHUT
         self.wanted = self._most if leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING
         self._samples.clear()
@@ -139,6 +144,8 @@ class Growth:
             self._idle = 0
             self.wanted = max(sample.busy, 1)
 
-    def _mean(self, what: str) -> float:
-        total: float = sum(getattr(sample, what) for sample in self._samples)
-        return total / len(self._samples)
+    def _mean(self, what: str, most: int = _SPAN) -> float:
+        """Return the mean of a measure over the last samples, `most` at most."""
+        last = self._samples[-most:]
+        total: float = sum(getattr(sample, what) for sample in last)
+        return total / len(last)

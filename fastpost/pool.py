@@ -246,7 +246,7 @@ class Pool:
     # --- how many ---------------------------------------------------------------------------------
 
     def _sample(self) -> None:
-        """Four times a second: have the growth policy look at what the connections measured since the last time."""
+        """Every few hundredths of a second: have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
         now = self._measures(time.monotonic())

@@ -92,12 +92,13 @@ def says(name: str, code: int = 0, **report: object) -> Contender:
 
 
 def test_who_fails_fast_leaves_the_cell_and_the_others_stay(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "files").mkdir()
     server = Server("fake", "http://127.0.0.1:1/", None, os.getpgid(0), tmp_path)
     good = says("good", files=2, ok=2, octets=8192, statuses={"200": 2})
     fast = says("fast", files=2, ok=0, octets=0, statuses={"503": 2})
     crash = says("crash", code=3, files=2, ok=2, octets=8192, statuses={"200": 2})
     measured = record()
-    rounds([Entry(one, server) for one in (fast, good, crash)], measured, 2)
+    rounds([Entry(one, tmp_path / "files", server) for one in (fast, good, crash)], measured, 2)
     assert [len(samples) for samples in measured.runs.values()] == [2]
     assert list(measured.runs) == ["good"]
     assert measured.failed.keys() == {"fast", "crash"}
@@ -106,11 +107,12 @@ def test_who_fails_fast_leaves_the_cell_and_the_others_stay(tmp_path: pathlib.Pa
 def test_what_a_storing_server_has_not_stored_does_not_count(tmp_path: pathlib.Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
+    (tmp_path / "files").mkdir()
     (store / "left.bin").write_bytes(b"torn")
     server = Server("fake", "http://127.0.0.1:1/", None, os.getpgid(0), tmp_path, store)
     liar = says("liar", files=2, ok=2, octets=8192, statuses={"201": 2})
     measured = record()
-    rounds([Entry(liar, server)], measured, 1)
+    rounds([Entry(liar, tmp_path / "files", server)], measured, 1)
     assert "stored" in measured.failed["liar"]
     assert list(store.iterdir()) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpost.growth import LIMIT, Growth, Sample
+from fastpost.growth import INTERVAL, LIMIT, Growth, Sample
 
 
 def sample(growth: Growth, octets: float = 0.0, **known: float) -> Sample:
@@ -22,40 +22,56 @@ def sample(growth: Growth, octets: float = 0.0, **known: float) -> Sample:
     )
 
 
-def steps(growth: Growth, count: int, octets: float = 0.0, **known: float) -> int:
-    for _ in range(count):
+def steps(growth: Growth, seconds: float, octets: float = 0.0, **known: float) -> int:
+    for _ in range(round(seconds / INTERVAL)):
         growth.step(sample(growth, octets, **known))
     return growth.wanted
 
 
+def in_step(growth: Growth, seconds: float, **known: float) -> list[float]:
+    """Throughput is in step with the number of windows; returns after how many seconds each number came."""
+    changes = []
+    for step in range(1, round(seconds / INTERVAL) + 1):
+        before = growth.wanted
+        if growth.step(sample(growth, 1e6 * before, **known)) != before:
+            changes.append(round(step * INTERVAL, 3))
+    return changes
+
+
 def test_one_where_nothing_waits() -> None:
-    assert steps(Growth(8), 100, 1e6, closed=0.4, starved=0.4) == 1
+    assert steps(Growth(8), 25, 1e6, closed=0.4, starved=0.4) == 1
 
 
 def test_doubles_while_each_step_brings_more() -> None:
     growth = Growth(8)
-    seen = []
-    for _ in range(20):
-        # Throughput is in step with the number of windows.
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
-        seen.append(growth.wanted)
-    assert seen[:12] == [1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8]
-    assert set(seen[12:]) == {8}
+    changes = in_step(growth, 5, closed=0.9)
+    # A window closed for nine tenths: 0.3 s make sure of half of half a second.
+    assert changes == [0.3, 1.05, 1.8]
+    assert growth.wanted == 8
 
 
 def test_goes_to_the_most_at_once_where_the_window_is_hardly_ever_open() -> None:
     growth = Growth(8)
-    seen = []
-    for _ in range(6):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
-        seen.append(growth.wanted)
-    assert seen == [1, 8, 8, 8, 8, 8]
+    assert in_step(growth, 1.5, closed=0.99) == [0.3]
+    assert growth.wanted == 8
+
+
+def test_half_a_second_decides_where_it_is_closed_for_little_more_than_half_of_it() -> None:
+    growth = Growth(8)
+    assert in_step(growth, 0.6, closed=0.52) == [0.5]
+    assert growth.wanted == 2
+
+
+def test_many_that_wait_for_a_stream_for_a_moment_are_no_reason() -> None:
+    growth = Growth(8)
+    steps(growth, 0.25, 1e6, starved=40.0)
+    assert steps(growth, 0.5, 1e6) == 1
 
 
 def test_a_leap_must_bring_what_its_doublings_would_and_is_not_tried_twice() -> None:
     growth = Growth(8)
     seen = set()
-    for _ in range(1000):
+    for _ in range(5000):
         growth.step(sample(growth, 1e6 * (1.0 if growth.wanted == 1 else 1.3), closed=0.99))
         seen.add(growth.wanted)
         if growth.wanted == 2:
@@ -65,7 +81,7 @@ def test_a_leap_must_bring_what_its_doublings_would_and_is_not_tried_twice() -> 
 
 def test_waiting_for_streams_is_a_reason_too() -> None:
     growth = Growth(8)
-    for _ in range(20):
+    for _ in range(100):
         growth.step(sample(growth, 1e3, answers=100.0 * growth.wanted, starved=10.0))
     assert growth.wanted == 8
 
@@ -73,7 +89,7 @@ def test_waiting_for_streams_is_a_reason_too() -> None:
 def test_goes_back_when_a_step_brings_nothing_and_tries_ever_more_rarely() -> None:
     growth = Growth(8)
     tries = 0
-    for _ in range(1000):
+    for _ in range(5000):
         before = growth.wanted
         growth.step(sample(growth, 1e6, closed=0.9))
         tries += growth.wanted > before
@@ -83,24 +99,22 @@ def test_goes_back_when_a_step_brings_nothing_and_tries_ever_more_rarely() -> No
 
 def test_no_verdict_before_the_new_connections_are_there() -> None:
     growth = Growth(8)
-    steps(growth, 2, 1e6, closed=0.9)
+    steps(growth, 0.3, 1e6, closed=0.9)
     assert growth.wanted == 2
-    assert steps(growth, 50, 0.0, closed=0.9, live=1) == 2
+    assert steps(growth, 12, 0.0, closed=0.9, live=1) == 2
 
 
 def test_connections_without_work_are_given_up() -> None:
     growth = Growth(8)
-    for _ in range(12):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    in_step(growth, 3, closed=0.9)
     assert growth.wanted == 8
-    assert steps(growth, 7, busy=1) == 8
-    assert steps(growth, 1, busy=1) == 1
+    assert steps(growth, 1.95, busy=1) == 8
+    assert steps(growth, 0.05, busy=1) == 1
 
 
 def test_never_more_than_asked_for() -> None:
     growth = Growth(3)
-    for _ in range(40):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    in_step(growth, 10, closed=0.9)
     assert growth.wanted == 3
 
 
@@ -120,38 +134,35 @@ def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) 
 def test_streams_are_spared_until_it_is_decided() -> None:
     growth = Growth(8)
     assert growth.sparing
-    steps(growth, 2, 1e6, closed=0.1)
+    steps(growth, 0.5, 1e6, closed=0.1)
     assert not growth.sparing
-    steps(growth, 2, 1e6, closed=0.9)
+    steps(growth, 0.3, 1e6, closed=0.9)
     assert growth.wanted == 2
     assert growth.sparing, "on trial"
-    steps(growth, 3, 1e6, closed=0.9)
+    steps(growth, 0.75, 1e6, closed=0.9)
     assert growth.wanted == 1
     assert not growth.sparing, "it rests"
 
 
 def test_nothing_is_spared_at_the_most_where_windows_open() -> None:
     growth = Growth(2)
-    for _ in range(20):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    in_step(growth, 5, closed=0.85)
     assert growth.wanted == 2
     assert not growth.sparing
 
 
 def test_uploads_stay_free_to_move_where_several_connections_wait_for_their_windows() -> None:
     growth = Growth(8)
-    for _ in range(20):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.99))
+    in_step(growth, 5, closed=0.99)
     assert growth.wanted == 8
     assert growth.sparing
-    steps(growth, 2, 1e6, closed=0.5)
+    steps(growth, 0.5, 1e6, closed=0.5)
     assert not growth.sparing
 
 
 def test_a_lower_limit_holds_at_once_and_for_good() -> None:
     growth = Growth(8)
-    for _ in range(20):
-        growth.step(sample(growth, 1e6 * growth.wanted, closed=0.9))
+    in_step(growth, 5, closed=0.9)
     growth.limit(3)
     assert growth.wanted == 3
     for _ in range(100):
