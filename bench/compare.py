@@ -44,6 +44,8 @@ QUICK: dict[str, sets.Set | sets.RealTree] = {
     "large": sets.Set(sets.LARGE.count, 32 * sets.MIB),
     "tree": sets.RealTree(500),
 }
+#: Rounds that a cell needs to stand on the page.
+ROUNDS = 5
 SERVERS = ("h2corn", "h2corn-tls", "nghttpd", "nghttpd-tls", "nginx-tls")
 RIVALS: dict[str, Callable[[Path, servers.Server], Contender]] = {
     "libcurl": clients.curl_multi,
@@ -188,6 +190,10 @@ def report(folder: Path, quick: bool) -> int:
     if not records:
         print(f"compare: no cell was run yet: {folder} holds none", file=sys.stderr)
         return 1
+    few = [record.cell.name for record in records if len(record.runs.get(OURS, [])) < ROUNDS]
+    if few and not quick:
+        print(f"compare: less than {ROUNDS} rounds of {', '.join(few)}: --merge adds to them", file=sys.stderr)
+        return 1
     text = comparison_page.tables(records, cells(SERVERS, list(SETS)))
     if quick:
         print(text)
@@ -203,14 +209,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", choices=SERVERS, default=SERVERS, help=", ".join(SERVERS), **many)
     parser.add_argument("--sets", choices=list(SETS), default=list(SETS), help=", ".join(SETS), **many)
     parser.add_argument("--rivals", choices=list(RIVALS), default=list(RIVALS), help=", ".join(RIVALS), **many)
-    parser.add_argument("--rounds", type=int, help="rounds that count (default: 5, quick: 1)")
+    parser.add_argument("--rounds", type=int, help=f"rounds that count (default: {ROUNDS}, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the files: does it run at all?")
     parser.add_argument("--merge", action="store_true", help="add the rounds to those that a cell has on disk")
     parser.add_argument("--report", action="store_true", help="run nothing; write the cells on disk to the page")
     parser.add_argument("--data", type=Path, default=sets.default_cache(), help="folder of the files (%(default)s)")
     parser.add_argument("--output", type=Path, help="folder of the cells (build/bench/compare, quick: compare-quick)")
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     options.output = options.output or Path("build/bench", "compare-quick" if options.quick else "compare")
     return options
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import clients, servers
-from bench.measure import RunFailed, check, run
+from bench.measure import RunFailed, check, run, warm
 from bench.relay import Relay
 from bench.sets import KIB, Set, default_cache, ensure
 
@@ -79,6 +79,7 @@ def _rates(
     for _ in range(options.rounds):
         for number in numbers:
             contender = clients.fastpost(folder, server, "--connections", number, name=f"fastpost, {number}")
+            warm(contender, folder)
             done = run(contender)
             check(contender, done.outcome._replace(connections=None), files.count, files.octets)
             found[number].append(files.octets / done.wall / 1e6)

@@ -112,10 +112,12 @@ def warm(contender: Contender, folder: Path) -> None:
 
 
 def load(contender: Contender) -> None:
-    """Have the client's own program in the page cache."""
+    """Have the client's own program in the page cache. Raises RunFailed when it can't be loaded."""
     if contender.loads:
         quiet = subprocess.DEVNULL
-        subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+        code = subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet).returncode
+        if code:
+            raise RunFailed(f"{contender.name}: what should load its program, {contender.loads}, ended with {code}")
 
 
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:

@@ -30,7 +30,7 @@ cdef class RequestContent:
     cdef int _slow_reads
     # Brings what waits into the page cache, once a read had to wait; None before.
     cdef ReadAhead _ahead
-    # How many files were opened when it began, and how many must be before it may again; for how many it rests.
+    # How many files were opened when it began, and how many must be before it may again; for how many it rests next.
     cdef int64_t _ahead_since
     cdef int64_t _ahead_from
     cdef int64_t _rest

@@ -25,11 +25,12 @@ cdef enum:
     # Files are read ahead once so many reads were slow while so many files were opened.
     _SLOW_READS = 3
     _SLOW_AMONG = 64
-    # Files to be opened before it is tried again: where a few in a hundred are cold, all over the place, each try costs
-    # eight threads and hundreds of opens for nothing. Doubled each time, until one went on for more files than a try.
+    # Where a few in a hundred are cold, all over the place, each try costs eight threads and hundreds of opens in vain:
+    # after one that ended within so many files it rests for so many, doubled each time, unless so many reads are slow.
+    _TRY = 512
     _REST = 512
     _LONGEST_REST = 65536
-    _TRY = 512
+    _MANY_SLOW_READS = 24
 
 
 @cython.final
@@ -152,7 +153,9 @@ cdef class RequestContent:
         One may be chance, as this thread has to share its processor.
         """
         self._slow_reads += 1
-        if self._slow_reads >= _SLOW_READS and self._ahead is None and self._opened >= self._ahead_from:
+        if self._ahead is None and self._slow_reads >= (
+            _SLOW_READS if self._opened >= self._ahead_from else _MANY_SLOW_READS
+        ):
             self._ahead = ReadAhead()
             self._ahead_since = self._opened
             self.read_ahead(waiting)
@@ -165,8 +168,11 @@ cdef class RequestContent:
             return 0
         if not self._ahead.is_worth_it():
             self._ahead = None
-            self._rest = _REST if self._opened - self._ahead_since > _TRY else min(2 * self._rest, _LONGEST_REST)
+            if self._opened - self._ahead_since > _TRY:
+                self._rest = _REST
+                return 0
             self._ahead_from = self._opened + self._rest
+            self._rest = min(2 * self._rest, _LONGEST_REST)
             return 0
         for item in attempts:
             attempt = <Attempt>item

@@ -61,7 +61,7 @@ cdef class SendSide:
     cdef int send_lists(self, int fd, double now, int lists) except? -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
     cdef int _gather_control(self) except -1
-    cdef void _split_time(self, double now) noexcept
+    cpdef void split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
     cdef bint _start(self, double now) except -1
     cdef int64_t _offered(self) noexcept

@@ -221,7 +221,7 @@ cdef class SendSide:
 
         Streams that wait for an answer while octets of theirs are under way wait for the line, not for the server.
         """
-        self._split_time(now)
+        self.split_time(now)
         self.delivery.note_arrived(octets, now, self._table)
 
     def open_attempts(self) -> list:
@@ -292,7 +292,7 @@ cdef class SendSide:
         return self._fill(now)
 
     cdef bint _fill(self, double now) except -1:
-        self._split_time(now)
+        self.split_time(now)
         if self.gather.pending:
             self.delivery.keep_list()
             return True
@@ -308,8 +308,11 @@ cdef class SendSide:
             self._gather_control()
         return self.gather.pending > 0
 
-    cdef void _split_time(self, double now) noexcept:
-        """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick."""
+    cpdef void split_time(self, double now) noexcept:
+        """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick.
+
+        Also for who looks between ticks: they are seconds apart while nothing comes.
+        """
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
         cdef int64_t ready, parked, on_the_line, answering, leaving

@@ -133,7 +133,7 @@ cdef class DataPlane(SendSide):
 
     cdef int _parse(self, double now) except -1:
         cdef Frame frame
-        self._split_time(now)
+        self.split_time(now)
         if self.heard == 0.0:
             self._paid = now
         self.heard = now

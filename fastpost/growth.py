@@ -111,7 +111,7 @@ class Growth:
         """Did uploads wait for more than half of the span? What is not seen of it yet counts as not waited."""
         if self.wanted >= self._most:
             return False
-        closed = sum(sample.closed for sample in self._samples)
+        closed = sum(min(sample.closed, 1.0) for sample in self._samples)
         starved = sum(min(sample.starved, 1.0) for sample in self._samples)
         return max(closed, starved) > 0.5 * _SPAN
 

@@ -246,7 +246,7 @@ class Pool:
     # --- how many ---------------------------------------------------------------------------------
 
     def _sample(self) -> None:
-        """Every few hundredths of a second: have the growth policy look at what the connections measured since the last time."""
+        """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
         now = self._measures(time.monotonic())
@@ -295,6 +295,8 @@ class Pool:
 
     def _measures(self, now: float) -> _Measures:
         planes = [connection.session.plane for connection in self.connections]
+        for plane in planes:
+            plane.split_time(now)
         return _Measures(
             at=now,
             octets=self._gone.sent + sum(plane.delivery.sent for plane in planes),

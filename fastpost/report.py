@@ -153,6 +153,10 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
         summary.append(Row("repeated", f"{tally.retried:,} retried · {tally.replayed:,} replayed"))
     summary.append(Row("connections", f"{tally.connections:,}"))
     summary += _waiting(tally)
+    jain = tally.shares.jain()
+    if jain is not None:
+        ends = f"slowest {tally.shares.smallest:.2f}, fastest {tally.shares.largest:.2f} of an even share"
+        summary.append(Row("fairness", f"{jain:.4f} (Jain's index) · {ends}"))
     if tally.verified is not None:
         summary.append(_verified(tally, tally.verified))
     return summary + _failures(tally, all_failures_kept)

@@ -86,6 +86,12 @@ def test_waiting_for_streams_is_a_reason_too() -> None:
     assert growth.wanted == 8
 
 
+def test_answers_that_are_waited_for_each_for_half_a_second_are_no_lumps() -> None:
+    """The pool has the time split before each sample: what a stream waits for is in all of them, not in every tenth."""
+    growth = Growth(8)
+    assert in_step(growth, 0.6, starved=13.0) == [0.3]
+
+
 def test_goes_back_when_a_step_brings_nothing_and_tries_ever_more_rarely() -> None:
     growth = Growth(8)
     tries = 0

@@ -1019,6 +1019,16 @@ def test_auto_opens_more_where_the_line_is_long(
     assert least <= tally.connections <= 8
 
 
+def test_auto_opens_more_where_few_streams_are_allowed_and_each_answer_takes_long(tmp_path: Path) -> None:
+    """Between two answers nothing wakes the connection; that uploads wait all that time is to be known anyway."""
+    uploads = files(tmp_path, 14)
+    slow = Answering(settings_frame({SettingCodes.MAX_CONCURRENT_STREAMS: 1}), pause=0.4)
+    with Raw(slow) as server:
+        tally = drive(run(server.url, uploads, connections="auto"))
+    assert tally.ok == 14
+    assert tally.connections > 2
+
+
 def test_auto_stays_with_one_where_nothing_waits(tmp_path: Path) -> None:
     uploads = files(tmp_path, 2000)
     with Server() as server:
