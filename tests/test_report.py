@@ -137,6 +137,7 @@ def test_the_summary_tells_people_the_same(tally: Tally) -> None:
         "waited for  connection window █████████████ 65% · stream window ██████ 30% · server █ 2% · disk █ 2%",
         "limit       65% of the time the connection window was closed: the server grants 64 KiB; "
         "nghttpd: --connection-window-bits; or --connections 4",
+        "fairness    0.9000 (Jain's index) · slowest 0.50, fastest 1.00 of an even share",
         "verified    998 of 998 arrived intact",
         "failed      1 × FileVanished",
         "              gone: the file vanished",
