@@ -102,8 +102,11 @@ def measured(samples: Sequence[Sample], what: str) -> Spread:
 
 
 def server_limits(samples: Sequence[Sample]) -> bool:
-    """Tell whether the server used about a core or more: then a faster client could not have been faster."""
-    return median(samples, "server_cores") >= SATURATED
+    """Tell whether a thread of the server used about a core: then a faster client could not have been faster.
+
+    All threads together may use more than that and still wait for the client.
+    """
+    return median(samples, "server_thread_cores") >= SATURATED
 
 
 def best(runs: Samples, what: str) -> str | None:

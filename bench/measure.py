@@ -117,7 +117,7 @@ def load(contender: Contender) -> None:
         quiet = subprocess.DEVNULL
         code = subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet).returncode
         if code:
-            raise RunFailed(f"{contender.name}: {contender.loads}, to load its program, ended with {code}")
+            raise RunFailed(f"{contender.name} can't be loaded: {contender.loads} ended with {code}")
 
 
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:

@@ -148,6 +148,11 @@ def test_cpu_decides_where_the_server_limits(wall: float, cpu: float, server: fl
     assert judge(Bar(BEST, 0.67, 0.5), runs).verdict == verdict
 
 
+def test_threads_that_are_busy_only_together_limit_nothing() -> None:
+    busy = sample(0.68, 0.5)._replace(server_cpu=1.2, server_thread=0.4)
+    assert judge(Bar(BEST, 0.67, 0.5), {OURS: [busy], "rival": [sample(1.0, 1.0)]}).verdict == Verdict.MISSED
+
+
 def test_medians_are_judged() -> None:
     runs = {OURS: [sample(1), sample(9), sample(1)], "rival": [sample(1), sample(1), sample(0.01)]}
     assert judge(Bar(BEST, 1.0, 1.0), runs).verdict == Verdict.REACHED
