@@ -114,10 +114,10 @@ def warm(contender: Contender, folder: Path) -> None:
 def load(contender: Contender) -> None:
     """Have the client's own program in the page cache. Raises RunFailed when it can't be loaded."""
     if contender.loads:
-        quiet = subprocess.DEVNULL
-        code = subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet).returncode
-        if code:
-            raise RunFailed(f"{contender.name} can't be loaded: {contender.loads} ended with {code}")
+        nul = subprocess.DEVNULL
+        done = subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=nul, stdout=nul, stderr=nul)
+        if done.returncode:
+            raise RunFailed(f"{contender.name} can't be loaded: {contender.loads} ended with {done.returncode}")
 
 
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:
