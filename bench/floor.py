@@ -1,9 +1,9 @@
-"""How low fastpost's CPU and wall time could fall in a cell, whatever is written: the floor beside each bar.
+"""How low fastpost's CPU and wall time could fall in a cell, with the same system calls: the floor beside each bar.
 
 The floor is what the profile says of the kernel's and OpenSSL's work, as the run asked for it, and a start that loads
 the packages which fastpost is made of (click, uvloop, h2) and nothing else. All of Python, of fastpost's own code and
-of copying is taken away. So a bar below the floor can't be reached with these packages; one above it is not shown to
-be out of reach.
+of copying is taken away. So a bar below the floor can't be reached by faster code, with these packages and as many
+calls; one above it is not shown to be out of reach.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ Each client uploads a set, and one file alone, both sampled by `perf record` (5,
 one file costs is its start-up; the rest of each kind is what the set costs more than that. Kernel time is told by what
 was asked of it. Needs perf (Debian: linux-perf) and the right to see the kernel's symbols. Prints a Markdown table:
 milliseconds, medians of --rounds. Where the comparison has measured the cell, a second table follows: each bar that is
-missed, and the floor below which fastpost can't fall (bench.floor).
+missed, the floor for the same work with the same packages (bench.floor), and what fastpost spends more on than the
+client that the bar is against, where that one was profiled too.
 """
 
 from __future__ import annotations
@@ -23,27 +24,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import clients, servers, sets
+from bench.bars import OURS
 from bench.cells import Cell
 from bench.compare import RIVALS, SERVERS, SETS, stored_records
 from bench.floor import floors, share
 from bench.measure import ROOT, Contender, warm
 
+#: Milliseconds by kind, by client.
+Spent = Mapping[str, Mapping[str, float]]
+
 KINDS = ("start-up", "send", "receive, wait", "files", "encrypt", "copy", "Python", "own code", "rest")
 _CLIENTS: dict[str, Callable[[Path, servers.Server], Contender]] = {"fastpost": clients.fastpost, **RIVALS}
+#: What is compared between two clients: files are read by read(2) or pread(2), and read(2) receives, too.
+_COMPARED = {
+    "start-up": ("start-up",),
+    "send": ("send",),
+    "files, receive, wait": ("files", "receive, wait"),
+    "encrypt": ("encrypt",),
+    "copy": ("copy",),
+    "Python, own code": ("Python", "own code", "rest"),
+}
 _FREQUENCY = 5000
 #: A process that loads what fastpost is made of, and ends as it does.
 _PACKAGES = (sys.executable, "-c", "import os, click, uvloop, h2.connection; os._exit(0)")
-#: By the function of the C library that was called, the first that fits: also what the kernel does there.
+#: By the function of the C library or the system call, the first that fits: also what the kernel does there.
 _CALLS = (
     ("files", r"open|stat|pread|close|getdents|readdir|syscall|fadvise|mmap|munmap|lseek|fdopendir"),
     ("send", r"send|write"),
     ("receive, wait", r"recv|read|poll|epoll|cond|mutex|futex|sem_|nanosleep|asynccancel"),
     ("copy", r"memmove|memcpy"),
 )
+_SYSTEM_CALL = re.compile(r"__x64_sys_(\w+)|__arm64_sys_(\w+)")
+#: By the function that was executing, in programs that bring all with them (Go).
+_FUNCTIONS = (("encrypt", r"^(vendor/golang.org/x/)?crypto[/.]"), ("copy", r"^runtime\.memmove"))
 #: By the object that was executing, in user space; the first that fits.
 _OBJECTS = (
     ("encrypt", r"libcrypto|libssl"),
-    ("own code", r"/fastpost/_|libcurl|libnghttp2|/h2load|/curl$|/go-client|/node$"),
+    ("own code", r"/fastpost/_|libcurl|libnghttp2|/h2load|/curl$|/go_client|/node$"),
     ("Python", r"libpython|python3|site-packages|lib-dynload"),
 )
 
@@ -62,51 +79,62 @@ def main() -> int:
         return 1
     print(f"| server | files | client | CPU ms | {' | '.join(KINDS)} |")
     print(f"|---|---|---|--:|{'--:|' * len(KINDS)}")
-    ours = {}
+    found = {}
     for name in options.servers:
         for kind in options.sets:
             cell = Cell(name.removesuffix("-tls"), name.endswith("-tls"), kind)
-            ours[cell] = _profile_cell(cell, options)
-    _print_floors({cell: spent for cell, spent in ours.items() if spent})
+            found[cell] = _profile_cell(cell, options)
+    _print_floors(found)
     return 0
 
 
-def _print_floors(ours: Mapping[Cell, Mapping[str, float]]) -> None:
+def _print_floors(found: Mapping[Cell, Spent]) -> None:
     """Print the bars that fastpost misses in these cells, with its floors."""
     with tempfile.TemporaryDirectory() as work:
         packages = statistics.median(sum(_sampled(_PACKAGES, Path(work, "data")).values()) for _ in range(9))
     print(f"\nThe packages alone: {packages:.0f} ms.\n")
-    print("| server | files | against | measure | allowed s | taken s | floor s | above the floor |")
-    print("|---|---|---|---|--:|--:|--:|---|")
+    columns = ("against", "measure", "allowed s", "taken s", "floor s", "above it", "fastpost spends more on, ms")
+    print(f"| server | files | {' | '.join(columns)} |")
+    print("|---|---|---|---|--:|--:|--:|---|---|")
     for record in stored_records(Path("build/bench/compare")):
-        if record.cell not in ours:
+        spent = found.get(record.cell, {})
+        if OURS not in spent:
             continue
-        for one in floors(record, share(ours[record.cell], packages)):
+        for one in floors(record, share(spent[OURS], packages)):
             if one.missed:
                 figures = f"{one.allowed:.2f} | {one.taken:.2f} | {one.floor:.2f} | {'yes' if one.reachable else 'no'}"
-                print(f"| {record.cell.way} | {record.what} | {one.opponent} | {one.measure} | {figures} |")
+                more = excess(spent[OURS], spent[one.opponent]) if one.opponent in spent else "–"
+                print(f"| {record.cell.way} | {record.what} | {one.opponent} | {one.measure} | {figures} | {more} |")
 
 
-def _profile_cell(cell: Cell, options: argparse.Namespace) -> Mapping[str, float]:
-    """Profile the clients in a cell, print their rows; return what fastpost spent."""
-    ours: Mapping[str, float] = {}
+def excess(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Say on what the first spends more than the second, milliseconds; a twentieth of all that it spends at least."""
+    more = {label: sum(ours[kind] - theirs[kind] for kind in together) for label, together in _COMPARED.items()}
+    worth = sorted(((spent, label) for label, spent in more.items() if spent * 20 >= sum(ours.values())), reverse=True)
+    return " · ".join(f"{label} {spent:.0f}" for spent, label in worth)
+
+
+def _profile_cell(cell: Cell, options: argparse.Namespace) -> Spent:
+    """Profile the clients in a cell, print their rows; return what each spent."""
+    found: dict[str, Mapping[str, float]] = {}
     folder = sets.ensure(SETS[cell.kind], options.data)
     one_file = sets.ensure(sets.Set(1, 4096), options.data)
     with servers.start(cell.server, tls=cell.tls) as server:
         for name in options.clients:
             try:
-                whole = _medians(_CLIENTS[name](folder, server), folder, server, options.rounds)
+                contender = _CLIENTS[name](folder, server)
+                whole = _medians(contender, folder, server, options.rounds)
                 alone = _medians(_CLIENTS[name](one_file, server), one_file, server, options.rounds)
             except (servers.Absent, subprocess.CalledProcessError) as reason:
                 print(f"{name} is absent: {reason}", file=sys.stderr)
                 continue
             spent = {kind: max(whole[kind] - alone[kind], 0.0) for kind in KINDS}
             spent["start-up"] = sum(alone.values())
-            ours = spent if name == "fastpost" else ours
+            found[contender.name] = spent
             cells = " | ".join(f"{spent[kind]:.0f}" for kind in KINDS)
             label = f"{cell.server}, {'TLS' if cell.tls else 'cleartext'} | {SETS[cell.kind]}"
-            print(f"| {label} | {name} | {sum(whole.values()):.0f} | {cells} |", flush=True)
-    return ours
+            print(f"| {label} | {contender.name} | {sum(whole.values()):.0f} | {cells} |", flush=True)
+    return found
 
 
 def _medians(contender: Contender, folder: Path, server: servers.Server, rounds: int) -> Mapping[str, float]:
@@ -148,10 +176,15 @@ def _kind(frames: list[str]) -> str:
     """Say what a sample was spent on; the kernel works for the first frame outside of it."""
     outside = next((frame for frame in frames if "[kernel" not in frame), "")
     _, symbol, where = (*outside.split(" ", 2), "", "")[:3]
-    libc = re.search(r"/libc[.-]|\[vdso\]", where) is not None
-    if not libc and outside is frames[0]:
-        return next((kind for kind, pattern in _OBJECTS if re.search(pattern, where)), "rest")
-    return next((kind for kind, pattern in _CALLS if libc and re.search(pattern, symbol)), "rest")
+    if re.search(r"/libc[.-]|\[vdso\]", where) is not None:
+        called = symbol
+    elif outside is frames[0]:
+        told = [(kind, pattern, symbol) for kind, pattern in _FUNCTIONS]
+        told += [(kind, pattern, where) for kind, pattern in _OBJECTS]
+        return next((kind for kind, pattern, text in told if re.search(pattern, text)), "rest")
+    else:
+        called = next((call[1] or call[2] for call in map(_SYSTEM_CALL.search, frames) if call), "")
+    return next((kind for kind, pattern in _CALLS if re.search(pattern, called)), "rest")
 
 
 if __name__ == "__main__":
