@@ -26,7 +26,7 @@ def write(text: str, page: Path = ROOT / PAGE) -> None:
 
 def tables(records: Sequence[Record], every: Sequence[Cell]) -> str:
     """Return machine, summary and the tables of all cells; `every` cell that has no record is named as not run."""
-    parts = [*_machines(records), _summary(records)]
+    parts = [*_machines(records), _counted(records), _summary(records)]
     missing = [cell.name for cell in every if cell not in [record.cell for record in records]]
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
@@ -46,6 +46,20 @@ def _machines(records: Sequence[Record]) -> Iterator[str]:
         only = "" if len(seen) == 1 else f" ({', '.join(record.cell.name for record in measured_here)})"
         when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         yield f"Measured {when}{only}: {line}."
+
+
+def _counted(records: Sequence[Record]) -> str:
+    """Say in how many cells fastpost is the fastest uploader, and how many ratios are above their bars."""
+    every = [one for record in records for one in judgements(record)]
+    walls = [(one.wall, one.bar.wall) for one in every if one.bar.wall is not None]
+    ratios = [each for each in (*walls, *((one.cpu, one.bar.cpu) for one in every)) if each[0] is not None]
+    missed = sum(ratio > bar for ratio, bar in ratios if ratio is not None and bar is not None)
+    against = [one.wall for one in every if one.bar.opponent == BEST and one.wall is not None]
+    slower = sorted(wall for wall in against if wall > 1.0)
+    text = f"In {len(against) - len(slower)} of {len(against)} cells fastpost is the fastest uploader by wall time"
+    if slower:
+        text += f"; in the others it takes {slower[0]:.2f} to {slower[-1]:.2f} × the best one's"
+    return f"{text}. {missed} of {len(ratios)} ratios are above their bars."
 
 
 def _summary(records: Sequence[Record]) -> str:

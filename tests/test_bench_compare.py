@@ -219,3 +219,13 @@ def test_the_page_names_who_is_absent_who_failed_and_what_was_not_run() -> None:
     assert "Not run yet: nginx-tls-tree." in text
     assert "| best uploader (rival) | 0.50 | ≤ 0.67 | 0.40 | ≤ 0.5 | reached |" in text
     assert "| h2load | – | ≤ 1.1 | – | ≤ 2 | no opponent |" in text
+
+
+def test_the_page_counts_what_is_above_its_bar() -> None:
+    ahead = record(fastpost=[sample(0.5, 0.4)], rival=[sample(1.0, 1.0)])
+    behind = record(fastpost=[sample(1.2, 0.6)], rival=[sample(1.0, 1.0)], h2load=[sample(2.0, 0.2)])
+    text = comparison_page.tables([ahead, behind], [])
+    # Its wall and CPU against the rival, its CPU against h2load.
+    assert "In 1 of 2 cells fastpost is the fastest uploader by wall time" in text
+    assert "in the others it takes 1.20 to 1.20 × the best one's. 3 of 6 ratios are above their bars." in text
+    assert comparison_page.tables([ahead], []).count("0 of 2 ratios are above") == 1
