@@ -190,9 +190,9 @@ def report(folder: Path, quick: bool) -> int:
     if not records:
         print(f"compare: no cell was run yet: {folder} holds none", file=sys.stderr)
         return 1
-    few = [record.cell.name for record in records if len(record.runs.get(OURS, [])) < ROUNDS]
+    few = [record.cell.name for record in records if any(len(each) < ROUNDS for each in record.runs.values())]
     if few and not quick:
-        print(f"compare: less than {ROUNDS} rounds of {', '.join(few)}: --merge adds to them", file=sys.stderr)
+        print(f"compare: fewer than {ROUNDS} rounds in {', '.join(few)}: --merge adds to them", file=sys.stderr)
         return 1
     text = comparison_page.tables(records, cells(SERVERS, list(SETS)))
     if quick:

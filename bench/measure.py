@@ -115,9 +115,10 @@ def load(contender: Contender) -> None:
     """Have the client's own program in the page cache. Raises RunFailed when it can't be loaded."""
     if contender.loads:
         nul = subprocess.DEVNULL
-        done = subprocess.run(contender.loads, check=False, cwd=ROOT, stdin=nul, stdout=nul, stderr=nul)
-        if done.returncode:
-            raise RunFailed(f"{contender.name} can't be loaded: {contender.loads} ended with {done.returncode}")
+        try:
+            subprocess.run(contender.loads, check=True, cwd=ROOT, stdin=nul, stdout=nul, stderr=nul, timeout=60)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise RunFailed(f"{contender.name} can't be loaded: {error}") from error
 
 
 def run(contender: Contender, *, stderr: int | None = None, timeout: float = _TIMEOUT) -> Run:

@@ -28,7 +28,7 @@ from bench.bars import OURS
 from bench.cells import Cell
 from bench.compare import RIVALS, SERVERS, SETS, stored_records
 from bench.floor import floors, share
-from bench.measure import ROOT, Contender, warm
+from bench.measure import ROOT, Contender, RunFailed, warm
 
 #: Milliseconds by kind, by client.
 Spent = Mapping[str, Mapping[str, float]]
@@ -42,7 +42,7 @@ _COMPARED = {
     "files, receive, wait": ("files", "receive, wait"),
     "encrypt": ("encrypt",),
     "copy": ("copy",),
-    "Python, own code": ("Python", "own code", "rest"),
+    "Python, own code, rest": ("Python", "own code", "rest"),
 }
 _FREQUENCY = 5000
 #: A process that loads what fastpost is made of, and ends as it does.
@@ -93,7 +93,7 @@ def _print_floors(found: Mapping[Cell, Spent]) -> None:
     with tempfile.TemporaryDirectory() as work:
         packages = statistics.median(sum(_sampled(_PACKAGES, Path(work, "data")).values()) for _ in range(9))
     print(f"\nThe packages alone: {packages:.0f} ms.\n")
-    columns = ("against", "measure", "allowed s", "taken s", "floor s", "above it", "fastpost spends more on, ms")
+    columns = ("against", "measure", "allowed s", "taken s", "floor s", "above it", "more CPU ms than theirs for")
     print(f"| server | files | {' | '.join(columns)} |")
     print("|---|---|---|---|--:|--:|--:|---|---|")
     for record in stored_records(Path("build/bench/compare")):
@@ -125,7 +125,7 @@ def _profile_cell(cell: Cell, options: argparse.Namespace) -> Spent:
                 contender = _CLIENTS[name](folder, server)
                 whole = _medians(contender, folder, server, options.rounds)
                 alone = _medians(_CLIENTS[name](one_file, server), one_file, server, options.rounds)
-            except (servers.Absent, subprocess.CalledProcessError) as reason:
+            except (servers.Absent, RunFailed, subprocess.CalledProcessError) as reason:
                 print(f"{name} is absent: {reason}", file=sys.stderr)
                 continue
             spent = {kind: max(whole[kind] - alone[kind], 0.0) for kind in KINDS}

@@ -13,7 +13,7 @@ import pytest
 from bench import clients, comparison_page
 from bench.bars import BEST, H2LOAD, OURS, RAW, Bar, Sample, Verdict, bars, judge, overall
 from bench.cells import Cell, Record
-from bench.compare import Entry, rounds
+from bench.compare import Entry, report, rounds
 from bench.measure import Contender, Outcome, RunFailed, check
 from bench.servers import Server
 
@@ -219,6 +219,14 @@ def test_the_page_names_who_is_absent_who_failed_and_what_was_not_run() -> None:
     assert "Not run yet: nginx-tls-tree." in text
     assert "| best uploader (rival) | 0.50 | ≤ 0.67 | 0.40 | ≤ 0.5 | reached |" in text
     assert "| h2load | – | ≤ 1.1 | – | ≤ 2 | no opponent |" in text
+
+
+def test_a_page_needs_its_rounds(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = record(fastpost=[sample()] * 5, rival=[sample()] * 4)
+    (tmp_path / f"{one.cell.name}.json").write_text(json.dumps(one.to_json()))
+    assert report(tmp_path, quick=False) == 1
+    assert f"fewer than 5 rounds in {one.cell.name}" in capsys.readouterr().err
+    assert report(tmp_path, quick=True) == 0
 
 
 def test_the_page_counts_what_is_above_its_bar() -> None:

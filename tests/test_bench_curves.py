@@ -7,18 +7,24 @@ import pytest
 from bench.curves import Figures, points, table, verdicts
 
 
-def at(axis: str, value: int, cpu_us: float) -> Figures:
-    return Figures(axis, value, 10_000, 10_240_000, 2.0, cpu_us, 35_000_000)
+def at(axis: str, value: int, cpu_us: float, wall: float = 2.0) -> Figures:
+    return Figures(axis, value, 10_000, 10_240_000, wall, cpu_us, 35_000_000)
 
 
+@pytest.mark.parametrize("number", [100_000, 1_000_000])
 @pytest.mark.parametrize(("many", "missed"), [(11.4, 0), (11.6, 1), (5.0, 0)])
-def test_cpu_a_file_may_grow_by_15_percent(many: float, missed: int) -> None:
-    assert len(verdicts([at("files", 10_000, 10.0), at("files", 1_000_000, many)])) == missed
+def test_cpu_a_file_may_grow_by_15_percent(number: int, many: float, missed: int) -> None:
+    assert len(verdicts([at("files", 1000, 20.0), at("files", 10_000, 10.0), at("files", number, many)])) == missed
 
 
 @pytest.mark.parametrize(("wide", "missed"), [(14.9, 0), (15.1, 1)])
 def test_a_thousand_streams_may_not_be_a_cliff(wide: float, missed: int) -> None:
     assert len(verdicts([at("concurrency", 50, 10.0), at("concurrency", 1000, wide)])) == missed
+
+
+@pytest.mark.parametrize(("wall", "missed"), [(2.9, 0), (3.1, 1)])
+def test_nor_may_it_be_one_by_files_a_second(wall: float, missed: int) -> None:
+    assert len(verdicts([at("concurrency", 50, 10.0), at("concurrency", 1000, 10.0, wall)])) == missed
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
