@@ -3,7 +3,8 @@
 """Where the time of uploads goes: stream-seconds by what each upload waited for.
 
 Time is split once a tick, not per frame: what has happened since the last tick belongs to the states in which that tick
-left the streams. So it costs one clock reading a tick, which the tick makes anyway, and a few additions.
+left the streams. So it costs one clock reading a tick, which the tick makes anyway, and a few additions. Who looks
+between two ticks has it split by then.
 
 Causes: `stream_limit` (the server's MAX_CONCURRENT_STREAMS), `stream_window`, `connection_window`, `socket` (full: the
 network or the server's reading), `disk`, `server` (last octet sent → final response), `client` (fastpost itself: the

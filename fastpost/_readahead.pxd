@@ -28,8 +28,9 @@ cdef struct Line:
     # Of the present lot of files: how many were looked at, and how many of them were not in the cache.
     int looked_at
     int cold
-    # False when that were too few of a lot.
+    # False when that were too few of a lot; True when they were enough of an earlier one.
     bint worth
+    bint was_worth
 
 
 cdef class ReadAhead:
@@ -37,4 +38,5 @@ cdef class ReadAhead:
 
     cdef void add(self, bytes path) noexcept
     cdef bint is_worth_it(self) noexcept
+    cdef bint was_worth_it(self) noexcept
     cdef void stop(self) noexcept

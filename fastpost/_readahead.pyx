@@ -150,6 +150,16 @@ cdef class ReadAhead:
         pthread_mutex_unlock(&self._line.lock)
         return worth
 
+    cdef bint was_worth_it(self) noexcept:
+        """True when of any few hundred files enough were not in the cache."""
+        cdef bint worth
+        if self._line == NULL:
+            return False
+        pthread_mutex_lock(&self._line.lock)
+        worth = self._line.was_worth
+        pthread_mutex_unlock(&self._line.lock)
+        return worth
+
     cdef void stop(self) noexcept:
         """Read nothing more. The threads leave when the system lets them; nobody waits."""
         cdef Line* line = self._line
@@ -241,7 +251,10 @@ cdef void* _serve(void* what) noexcept nogil:
         line.looked_at += 1
         line.cold += not warm
         if line.looked_at == _LOT:
-            line.worth = line.worth and line.cold * _PART >= _LOT
+            if line.cold * _PART >= _LOT:
+                line.was_worth = True
+            else:
+                line.worth = False
             line.looked_at = 0
             line.cold = 0
     _leave(line)

@@ -25,13 +25,12 @@ cdef class RequestContent:
     cdef GatherList _gather
     cdef Folder _folder
     cdef bint _staged
-    # Files opened so far; reads that took long, lately.
+    # Files opened so far; those whose first read took long, lately.
     cdef int64_t _opened
-    cdef int _slow_reads
+    cdef int _slow_files
     # Brings what waits into the page cache, once a read had to wait; None before.
     cdef ReadAhead _ahead
-    # How many files were opened when it began, and how many must be before it may again; for how many it rests next.
-    cdef int64_t _ahead_since
+    # How many files must be opened before it may again; for how many it rests next.
     cdef int64_t _ahead_from
     cdef int64_t _rest
 

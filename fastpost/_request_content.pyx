@@ -22,15 +22,14 @@ cdef enum:
     _MAX_READ = 65536
     # What is left of a mapped file for its last slice is at least so long (octets).
     _MIN_TAIL = 4096
-    # Files are read ahead once so many reads were slow while so many files were opened.
-    _SLOW_READS = 3
+    # Files are read ahead once the first read of so many was slow while so many were opened.
+    _SLOW_FILES = 3
     _SLOW_AMONG = 64
     # Where a few in a hundred are cold, all over the place, each try costs eight threads and hundreds of opens in vain:
-    # after one that ended within so many files it rests for so many, doubled each time, unless so many reads are slow.
-    _TRY = 512
+    # after one that found little it rests for so many files, doubled each time, unless so many in a row are slow.
     _REST = 512
     _LONGEST_REST = 65536
-    _MANY_SLOW_READS = 24
+    _MANY_SLOW_FILES = 24
 
 
 @cython.final
@@ -47,9 +46,8 @@ cdef class RequestContent:
         self._staged = staged
         self._folder = Folder()
         self._opened = 0
-        self._slow_reads = 0
+        self._slow_files = 0
         self._ahead = None
-        self._ahead_since = 0
         self._ahead_from = 0
         self._rest = _REST
 
@@ -80,7 +78,7 @@ cdef class RequestContent:
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
         self._opened += 1
         if self._opened % _SLOW_AMONG == 0:
-            self._slow_reads = 0
+            self._slow_files = 0
         return OPENED
 
     cdef int _refuse(self, Attempt attempt, object failure) except -1:
@@ -148,16 +146,15 @@ cdef class RequestContent:
         return _changed() if attempt.source.shrank() else file_failure(EIO)
 
     cdef int note_slow(self, waiting) except -1:
-        """A read took as long as a disk takes: then what is `waiting` may be worth reading ahead.
+        """A file's first read took as long as a disk takes: then what is `waiting` may be worth reading ahead.
 
         One may be chance, as this thread has to share its processor.
         """
-        self._slow_reads += 1
-        if self._ahead is None and self._slow_reads >= (
-            _SLOW_READS if self._opened >= self._ahead_from else _MANY_SLOW_READS
+        self._slow_files += 1
+        if self._ahead is None and self._slow_files >= (
+            _SLOW_FILES if self._opened >= self._ahead_from else _MANY_SLOW_FILES
         ):
             self._ahead = ReadAhead()
-            self._ahead_since = self._opened
             self.read_ahead(waiting)
         return 0
 
@@ -167,12 +164,13 @@ cdef class RequestContent:
         if self._ahead is None:
             return 0
         if not self._ahead.is_worth_it():
-            self._ahead = None
-            if self._opened - self._ahead_since > _TRY:
+            if self._ahead.was_worth_it():
                 self._rest = _REST
-                return 0
-            self._ahead_from = self._opened + self._rest
-            self._rest = min(2 * self._rest, _LONGEST_REST)
+                self._ahead_from = self._opened
+            else:
+                self._ahead_from = self._opened + self._rest
+                self._rest = min(2 * self._rest, _LONGEST_REST)
+            self._ahead = None
             return 0
         for item in attempts:
             attempt = <Attempt>item

@@ -311,7 +311,7 @@ cdef class SendSide:
     cpdef void split_time(self, double now) noexcept:
         """Charge the time since the last tick to what each stream waited for in it. A few additions, once a tick.
 
-        Also for who looks between ticks: they are seconds apart while nothing comes.
+        Also for who looks between ticks, as they are seconds apart while nothing comes.
         """
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
@@ -527,7 +527,8 @@ cdef class SendSide:
                 self.cold = True
             if attempt.source.slow:
                 attempt.source.slow = False
-                self._content.note_slow(self._waiting)
+                if before == attempt.size:
+                    self._content.note_slow(self._waiting)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 

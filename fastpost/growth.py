@@ -18,7 +18,8 @@ LIMIT: Final = 8
 INTERVAL: Final = 0.05
 #: What a doubling must bring: this much more of octets or answers a second.
 GAIN: Final = 1.15
-#: Samples over which waiting is looked at: 0.5 s. It is certain as soon as more than half of them would have waited.
+#: Samples over which waiting is looked at: 0.5 s. For its window, a connection has waited for more than half of it as
+#: soon as that is certain.
 _SPAN: Final = 10
 #: Part of the time that the connection window was closed above which all that may be had are opened at once; and the
 #: last samples of which that must hold: 0.25 s.
@@ -108,15 +109,17 @@ class Growth:
         return self.wanted
 
     def _waits(self) -> bool:
-        """Did uploads wait for more than half of the span? What is not seen of it yet counts as not waited."""
+        """Did uploads wait for more than half of the span? For the window, what is not seen yet counts as open."""
         if self.wanted >= self._most:
             return False
         closed = sum(min(sample.closed, 1.0) for sample in self._samples)
         starved = sum(min(sample.starved, 1.0) for sample in self._samples)
-        return max(closed, starved) > 0.5 * _SPAN
+        return closed > 0.5 * _SPAN or (len(self._samples) == _SPAN and starved > 0.5 * _SPAN)
 
     def _grow(self) -> None:
-        self._before = (self.wanted, self._mean("octets"), self._mean("answers"))
+        # A connection that just began has sent as much as ever, but had few answers: those prove nothing then.
+        answers = self._mean("answers") if len(self._samples) == _SPAN else math.inf
+        self._before = (self.wanted, self._mean("octets"), answers)
         leap = self._may_leap and self._mean("closed", _SURE) > _SHUT
         self.wanted = self._most if leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING

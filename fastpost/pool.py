@@ -249,7 +249,10 @@ class Pool:
         """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
-        now = self._measures(time.monotonic())
+        at = time.monotonic()
+        for connection in self.connections:
+            connection.session.plane.split_time(at)
+        now = self._measures(at)
         before, self._sampled = self._sampled, now
         elapsed = max(now.at - before.at, 1e-6)
         planes = [connection.session.plane for connection in self.connections]
@@ -295,8 +298,6 @@ class Pool:
 
     def _measures(self, now: float) -> _Measures:
         planes = [connection.session.plane for connection in self.connections]
-        for plane in planes:
-            plane.split_time(now)
         return _Measures(
             at=now,
             octets=self._gone.sent + sum(plane.delivery.sent for plane in planes),

@@ -154,7 +154,7 @@ def rows(tally: Tally, target: str, all_failures_kept: bool = False) -> list[Row
     summary.append(Row("connections", f"{tally.connections:,}"))
     summary += _waiting(tally)
     jain = tally.shares.jain()
-    if jain is not None:
+    if jain is not None and tally.shares.uploads > 1:
         ends = f"slowest {tally.shares.smallest:.2f}, fastest {tally.shares.largest:.2f} of an even share"
         summary.append(Row("fairness", f"{jain:.4f} (Jain's index) · {ends}"))
     if tally.verified is not None:

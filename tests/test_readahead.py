@@ -73,7 +73,9 @@ OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
 
 #define NOTHING(name) ssize_t name(int fd, const struct iovec *vector, int count, off_t offset, int flags) { \\
     typedef ssize_t type(int, const struct iovec *, int, off_t, int); \\
-    if (!is_cold(number_of[fd])) return ((type *)dlsym(RTLD_NEXT, #name))(fd, vector, count, offset, flags); \\
+    type *real = (type *)dlsym(RTLD_NEXT, #name); \\
+    /* Warm is warm, also on file systems that can't tell. */ \\
+    if (!is_cold(number_of[fd])) return real(fd, vector, count, offset, flags & ~RWF_NOWAIT); \\
     errno = ANSWER; return -1; }
 NOTHING(preadv2) NOTHING(preadv64v2)
 
