@@ -54,7 +54,7 @@ _CALLS = (
     ("receive, wait", r"recv|read|poll|epoll|cond|mutex|futex|sem_|nanosleep|asynccancel"),
     ("copy", r"memmove|memcpy"),
 )
-_SYSTEM_CALL = re.compile(r"__x64_sys_(\w+)|__arm64_sys_(\w+)")
+_SYSTEM_CALL = re.compile(r" (?:__x64_sys_|__arm64_sys_|ksys_|__sys_|do_sys_)(\w+)")
 #: By the function that was executing, in programs that bring all with them (Go).
 _FUNCTIONS = (("encrypt", r"^(vendor/golang.org/x/)?crypto[/.]"), ("copy", r"^runtime\.memmove"))
 #: By the object that was executing, in user space; the first that fits.
@@ -183,7 +183,7 @@ def _kind(frames: list[str]) -> str:
         told += [(kind, pattern, where) for kind, pattern in _OBJECTS]
         return next((kind for kind, pattern, text in told if re.search(pattern, text)), "rest")
     else:
-        called = next((call[1] or call[2] for call in map(_SYSTEM_CALL.search, frames) if call), "")
+        called = next((call[1] for call in map(_SYSTEM_CALL.search, frames) if call), "")
     return next((kind for kind, pattern in _CALLS if re.search(pattern, called)), "rest")
 
 

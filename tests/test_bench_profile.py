@@ -17,6 +17,7 @@ KERNEL = "ffff _copy_from_iter ([kernel.kallsyms])"
         ([KERNEL, "7f __read (/lib/libc.so.6)", "7f SSL_read (/lib/libssl.so.3)"], "receive, wait"),
         # A program that calls the kernel itself.
         ([KERNEL, "ff __x64_sys_write ([kernel.kallsyms])", "4a syscall.Syscall6 (/bench/go_client)"], "send"),
+        ([KERNEL, "ff ksys_write ([kernel.kallsyms])", "4a syscall.Syscall6 (/bench/go_client)"], "send"),
         ([KERNEL, "ff __x64_sys_openat ([kernel.kallsyms])", "4a syscall.Syscall6 (/bench/go_client)"], "files"),
         ([KERNEL, "ff asm_exc_page_fault ([kernel.kallsyms])", "4a main.main (/bench/go_client)"], "rest"),
         (["4a crypto/aes.gcmAesEnc (/bench/go_client)"], "encrypt"),
