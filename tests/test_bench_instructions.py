@@ -72,6 +72,12 @@ def test_nothing_of_the_summary_is_lost() -> None:
     assert sum(profile(CALLGRIND).values()) == 166
 
 
+def test_the_part_that_tells_where_the_time_goes() -> None:
+    ours = {"_7DataPlane_split_time": 3, "_11BlockedTime_begin": 1, "_7DataPlane__fill": 196}
+    assert instructions.splitting(collections.Counter({(OURS, name): own for name, own in ours.items()})) == 0.02
+    assert instructions.splitting(collections.Counter()) == 0.0
+
+
 def test_costs_of_a_unit_by_part() -> None:
     assert cost(profile(CALLGRIND), 2) == Cost(fastpost=12.0, copies=31.0, elsewhere=40.0)
 
