@@ -36,7 +36,9 @@ cdef struct Line:
 cdef class ReadAhead:
     cdef Line* _line
 
+    cdef void begin(self) noexcept
     cdef void add(self, bytes path) noexcept
+    cdef void end(self) noexcept
     cdef bint is_worth_it(self) noexcept
     cdef bint was_worth_it(self) noexcept
     cdef void stop(self) noexcept

@@ -117,27 +117,36 @@ cdef class ReadAhead:
     def __dealloc__(self):
         self.stop()
 
+    cdef void begin(self) noexcept:
+        """Files to be read ahead follow, by `add`, and then `end`: the threads are kept out until all are in line."""
+        if self._line != NULL:
+            pthread_mutex_lock(&self._line.lock)
+
     cdef void add(self, bytes path) noexcept:
         """Have a file read ahead. When the line is full, or memory or threads can't be had, it just isn't."""
         cdef Line* line = self._line
         cdef size_t length = len(path) + 1
         cdef char* copy
-        if line == NULL:
+        if line == NULL or line.count == LINE:
             return
         copy = <char*>malloc(length)
         if copy == NULL:
             return
         memcpy(copy, <const char*>path, length)
-        pthread_mutex_lock(&line.lock)
-        if line.count == LINE:
-            pthread_mutex_unlock(&line.lock)
-            free(copy)
-            return
         line.paths[(line.first + line.count) % LINE] = copy
         line.count += 1
-        if line.idle < line.count and line.threads < _THREADS:
-            _begin(line)
-        pthread_cond_signal(&line.arrived)
+
+    cdef void end(self) noexcept:
+        """Let the threads at the line. To wake one costs some microseconds, so it is once for each and not for each file."""
+        cdef Line* line = self._line
+        cdef int woken = 0
+        if line == NULL:
+            return
+        while line.idle < line.count and line.threads < _THREADS and _begin(line):
+            pass
+        while woken < min(line.idle, line.count):
+            pthread_cond_signal(&line.arrived)
+            woken += 1
         pthread_mutex_unlock(&line.lock)
 
     cdef bint is_worth_it(self) noexcept:
@@ -175,9 +184,12 @@ cdef class ReadAhead:
 
     # --- the same for Python: tests ---------------------------------------------------------------
 
-    def read_ahead(self, bytes path) -> None:
-        """Have a file read ahead."""
-        self.add(path)
+    def read_ahead(self, *paths: bytes) -> None:
+        """Have files read ahead."""
+        self.begin()
+        for path in paths:
+            self.add(path)
+        self.end()
 
     def worth_it(self) -> bool:
         """Return whether enough of the last files were not in the cache."""
@@ -188,25 +200,28 @@ cdef class ReadAhead:
         self.stop()
 
 
-cdef void _begin(Line* line) noexcept nogil:
-    """Start a thread, which takes no signals: they are the loop's. Called with the lock held."""
+cdef bint _begin(Line* line) noexcept nogil:
+    """Start a thread, which takes no signals: they are the loop's. False: it can't be had. Called with the lock held."""
     cdef pthread_attr_t attributes
     cdef pthread_t thread
     cdef sigset_t all_signals, before
     cdef rlimit open_files
+    cdef bint begun
     if getrlimit(RLIMIT_NOFILE, &open_files) != 0 or open_files.rlim_cur < _MANY_FILES:
-        return
+        return False
     if pthread_attr_init(&attributes) != 0:
-        return
+        return False
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED)
     pthread_attr_setstacksize(&attributes, _STACK)
     sigfillset(&all_signals)
     pthread_sigmask(SIG_SETMASK, &all_signals, &before)
-    if pthread_create(&thread, &attributes, _serve, line) == 0:
+    begun = pthread_create(&thread, &attributes, _serve, line) == 0
+    if begun:
         line.threads += 1
         line.references += 1
     pthread_sigmask(SIG_SETMASK, &before, NULL)
     pthread_attr_destroy(&attributes)
+    return begun
 
 
 cdef char* _next(Line* line) noexcept nogil:

@@ -172,10 +172,12 @@ cdef class RequestContent:
                 self._rest = min(2 * self._rest, _LONGEST_REST)
             self._ahead = None
             return 0
+        self._ahead.begin()
         for item in attempts:
             attempt = <Attempt>item
             if attempt.content is None:
                 self._ahead.add(attempt.file)
+        self._ahead.end()
         return 0
 
     cdef int close(self) except -1:

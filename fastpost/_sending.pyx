@@ -100,7 +100,6 @@ cdef class SendSide:
 
         Raises ProtocolViolation when a new initial window lifts a stream's window over 2³¹−1 (§6.9.2).
         """
-        self._settled = True
         if header_table_size is not None:
             self._headers.encoder.set_table_size(header_table_size)
         if max_concurrent_streams is not None:
@@ -111,7 +110,9 @@ cdef class SendSide:
         if initial_window_size is not None:
             self._shift_windows(<int64_t>initial_window_size - self._initial_window_size)
             self._initial_window_size = initial_window_size
-            self.largest_stream_window = max(self.largest_stream_window, self._initial_window_size)
+            if not self._settled or initial_window_size > self.largest_stream_window:
+                self.largest_stream_window = initial_window_size
+        self._settled = True
 
     def _shift_windows(self, int64_t delta):
         """SETTINGS_INITIAL_WINDOW_SIZE shifts every open stream's window, never the connection's."""
@@ -418,12 +419,14 @@ cdef class SendSide:
         """Open streams for what waits, as far as limits and the gather list allow. False: the list is full."""
         cdef Attempt attempt
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
-        cdef int64_t offered = self._offered() if self.sparing and self._waiting else 0
+        # A server nearby opens its window again at once: what is begun goes soon, and fewer streams would cost time.
+        cdef bint sparing = self.sparing and self.window.far
+        cdef int64_t offered = self._offered() if sparing and self._waiting else 0
         cdef Py_ssize_t bound
         cdef int opened
         self.out_of_files = False
         while self._table.count < limit and self._waiting and not self.draining:
-            if self.sparing and offered >= _WINDOWS_AHEAD * self.window.largest:
+            if sparing and offered >= _WINDOWS_AHEAD * self.window.largest:
                 return True
             attempt = <Attempt>self._waiting[0]
             bound = self._headers.prepare(attempt, self.max_frame_size)

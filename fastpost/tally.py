@@ -34,7 +34,9 @@ class Peer(NamedTuple):
     settings: Mapping[str, int] = {}
 
     def joined(self, later: Peer) -> Peer:
-        """Return the larger windows of both, and what the later one said of the rest."""
+        """Return the larger windows of both, and the rest as the later one has it; who met no server says nothing."""
+        if later == Peer() or self == Peer():
+            return self if later == Peer() else later
         return Peer(
             max(self.stream_window, later.stream_window),
             max(self.connection_window, later.connection_window),

@@ -137,6 +137,16 @@ def test_a_file_is_read_ahead(tmp_path: Path) -> None:
     until(lambda: cached(path))
 
 
+def test_files_that_come_together_are_read_ahead_all(tmp_path: Path) -> None:
+    """More than there are threads: each of them is woken once, and goes on while files are in line."""
+    ahead = ReadAhead()
+    for number in range(3):
+        paths = [evicted(tmp_path / f"{number}-{place}") for place in range(40)]
+        ahead.read_ahead(*map(os.fsencode, paths))
+        until(lambda paths=paths: all(map(cached, paths)))  # type: ignore[misc]
+    ahead.read_ahead()
+
+
 def test_what_can_not_be_read_holds_up_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()

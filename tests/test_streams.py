@@ -1180,6 +1180,7 @@ def test_a_sparing_side_begins_what_two_connection_windows_can_take(files: Files
     script.client.plane.sparing = True
     script.submit(files(*[50_000] * 20))
     assert opened(script) == 4, "three are more than two windows of 65,535 octets; one of these is sent at once"
+    script.now += 1.0  # the server is far away
     script.send(window_update(0, 50_000))
     assert opened(script) == 1
     script.client.plane.sparing = False
@@ -1192,6 +1193,30 @@ def test_a_stream_whose_own_window_is_closed_keeps_no_other_from_beginning(files
     script.client.plane.sparing = True
     script.submit(files(*[50_000] * 20))
     assert opened(script) == 20
+    script.close()
+
+
+@pytest.mark.parametrize("granted", [100, 16_384, 1 << 20])
+def test_the_largest_stream_window_is_one_that_the_server_granted(granted: int) -> None:
+    """Not the 65,535 octets that there are before its SETTINGS, in which no upload begins."""
+    script = Script(session(), {INITIAL: granted})
+    assert script.client.plane.largest_stream_window == granted
+    script.client.plane.apply_settings(initial_window_size=50)
+    assert script.client.plane.largest_stream_window == granted
+    script.close()
+
+
+def test_beside_a_server_nearby_nothing_is_spared(files: Files) -> None:
+    """It opens its window again at once: what is begun goes soon."""
+    script = Script(session(), OPEN)
+    plane = script.client.plane
+    plane.sparing = True
+    script.submit(files(*[65_535] * 10))
+    script.take()
+    assert plane.open_streams < 10
+    script.send(*[window_update(0, 1)] * 10)
+    script.take()
+    assert plane.open_streams == 10
     script.close()
 
 

@@ -9,7 +9,7 @@ from outcomes import ended
 from fastpost._table import Attempt
 from fastpost.errors import DigestMismatch, FileVanished, HttpStatus, NotRegularFile
 from fastpost.sources import Rejected, Upload
-from fastpost.tally import NAMES_KEPT, Tally
+from fastpost.tally import NAMES_KEPT, Peer, Tally
 
 
 def attempt(name: str = "a", **values: Any) -> Attempt:
@@ -100,3 +100,12 @@ def test_a_file_that_can_no_longer_be_compared_is_no_mismatch() -> None:
     tally.add([gone])
     tally.revoke([(gone, FileVanished("uploaded, but gone"))])
     assert (tally.ok, tally.failed, tally.mismatched) == (0, 1, 0)
+
+
+def test_who_met_no_server_says_nothing_of_it() -> None:
+    """As a process that was begun and had nothing to do: its defaults are not what the server grants."""
+    met = Peer(16_384, 65_535, 1, "small", {"MAX_CONCURRENT_STREAMS": 1})
+    assert met.joined(Peer()) == met
+    assert Peer().joined(met) == met
+    later = Peer(32_768, 70_000, 2, "", {"MAX_CONCURRENT_STREAMS": 2})
+    assert met.joined(later) == Peer(32_768, 70_000, 2, "small", later.settings)
