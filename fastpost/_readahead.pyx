@@ -137,7 +137,7 @@ cdef class ReadAhead:
         line.count += 1
 
     cdef void end(self) noexcept:
-        """Let the threads at the line. To wake one costs some microseconds, so it is once for each and not for each file."""
+        """Let the threads at the line. To wake one costs microseconds, so each is woken once, not for each file."""
         cdef Line* line = self._line
         cdef int woken = 0
         if line == NULL:
@@ -201,7 +201,7 @@ cdef class ReadAhead:
 
 
 cdef bint _begin(Line* line) noexcept nogil:
-    """Start a thread, which takes no signals: they are the loop's. False: it can't be had. Called with the lock held."""
+    """Start a thread; it takes no signals, they are the loop's. False: it can't be had. Called with the lock held."""
     cdef pthread_attr_t attributes
     cdef pthread_t thread
     cdef sigset_t all_signals, before
