@@ -12,6 +12,12 @@ cdef enum:
     # Files that wait at most; what comes beyond that is not read ahead.
     LINE = 256
 
+    # What came of it: not known yet; so far it is worth it; it was, but no more; it never was.
+    TRYING = 0
+    PAYING = 1
+    PAID = 2
+    IN_VAIN = 3
+
 
 # What the threads share with their owner; the last one to leave frees it.
 cdef struct Line:
@@ -28,9 +34,8 @@ cdef struct Line:
     # Of the present lot of files: how many were looked at, and how many of them were not in the cache.
     int looked_at
     int cold
-    # False when that were too few of a lot; True when they were enough of an earlier one.
-    bint worth
-    bint was_worth
+    # TRYING, PAYING, PAID or IN_VAIN: whether they were enough, in each lot so far.
+    int verdict
 
 
 cdef class ReadAhead:
@@ -39,6 +44,5 @@ cdef class ReadAhead:
     cdef void begin(self) noexcept
     cdef void add(self, bytes path) noexcept
     cdef void end(self) noexcept
-    cdef bint is_worth_it(self) noexcept
-    cdef bint was_worth_it(self) noexcept
+    cdef int verdict(self) noexcept
     cdef void stop(self) noexcept

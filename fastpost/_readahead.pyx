@@ -111,7 +111,7 @@ cdef class ReadAhead:
         pthread_mutex_init(&self._line.lock, NULL)
         pthread_cond_init(&self._line.arrived, NULL)
         self._line.references = 1
-        self._line.worth = True
+        self._line.verdict = TRYING
         __atomic_add_fetch(&_lines, 1, __ATOMIC_SEQ_CST)
 
     def __dealloc__(self):
@@ -139,35 +139,26 @@ cdef class ReadAhead:
     cdef void end(self) noexcept:
         """Let the threads at the line. To wake one costs microseconds, so each is woken once, not for each file."""
         cdef Line* line = self._line
+        cdef int begun = 0
         cdef int woken = 0
         if line == NULL:
             return
-        while line.idle < line.count and line.threads < _THREADS and _begin(line):
-            pass
+        while line.idle + begun < line.count and line.threads < _THREADS and _begin(line):
+            begun += 1
         while woken < min(line.idle, line.count):
             pthread_cond_signal(&line.arrived)
             woken += 1
         pthread_mutex_unlock(&line.lock)
 
-    cdef bint is_worth_it(self) noexcept:
-        """False once three quarters of a few hundred files lay in the cache already."""
-        cdef bint worth
+    cdef int verdict(self) noexcept:
+        """PAID or IN_VAIN once three quarters of a few hundred files lay in the cache already."""
+        cdef int verdict
         if self._line == NULL:
-            return False
+            return IN_VAIN
         pthread_mutex_lock(&self._line.lock)
-        worth = self._line.worth
+        verdict = self._line.verdict
         pthread_mutex_unlock(&self._line.lock)
-        return worth
-
-    cdef bint was_worth_it(self) noexcept:
-        """True when of any few hundred files enough were not in the cache."""
-        cdef bint worth
-        if self._line == NULL:
-            return False
-        pthread_mutex_lock(&self._line.lock)
-        worth = self._line.was_worth
-        pthread_mutex_unlock(&self._line.lock)
-        return worth
+        return verdict
 
     cdef void stop(self) noexcept:
         """Read nothing more. The threads leave when the system lets them; nobody waits."""
@@ -193,7 +184,7 @@ cdef class ReadAhead:
 
     def worth_it(self) -> bool:
         """Return whether enough of the last files were not in the cache."""
-        return self.is_worth_it()
+        return self.verdict() in (TRYING, PAYING)
 
     def shut(self) -> None:
         """Read nothing more; twice is fine."""
@@ -222,6 +213,13 @@ cdef bint _begin(Line* line) noexcept nogil:
     pthread_sigmask(SIG_SETMASK, &before, NULL)
     pthread_attr_destroy(&attributes)
     return begun
+
+
+cdef int _judged(int verdict, bint enough) noexcept nogil:
+    """The verdict after one more lot, in which enough files were not in the cache, or too few."""
+    if verdict == TRYING:
+        return PAYING if enough else IN_VAIN
+    return PAID if verdict == PAYING and not enough else verdict
 
 
 cdef char* _next(Line* line) noexcept nogil:
@@ -266,10 +264,7 @@ cdef void* _serve(void* what) noexcept nogil:
         line.looked_at += 1
         line.cold += not warm
         if line.looked_at == _LOT:
-            if line.cold * _PART >= _LOT:
-                line.was_worth = True
-            else:
-                line.worth = False
+            line.verdict = _judged(line.verdict, line.cold * _PART >= _LOT)
             line.looked_at = 0
             line.cold = 0
     _leave(line)

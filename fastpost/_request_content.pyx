@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from fastpost._chunker cimport Folder, Mapping, Source
 from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
 from fastpost._gather cimport GatherList
-from fastpost._readahead cimport ReadAhead
+from fastpost._readahead cimport IN_VAIN, PAID, ReadAhead
 from fastpost._table cimport Attempt
 
 from fastpost.errors import FileChanged, NotRegularFile, file_failure
@@ -161,15 +161,17 @@ cdef class RequestContent:
     cdef int read_ahead(self, attempts) except -1:
         """Have the files of attempts in line read ahead, as long as that finds any that are not in the page cache."""
         cdef Attempt attempt
+        cdef int verdict
         if self._ahead is None:
             return 0
-        if not self._ahead.is_worth_it():
-            if self._ahead.was_worth_it():
-                self._rest = _REST
-                self._ahead_from = self._opened
-            else:
-                self._ahead_from = self._opened + self._rest
-                self._rest = min(2 * self._rest, _LONGEST_REST)
+        verdict = self._ahead.verdict()
+        if verdict == PAID:
+            self._rest = _REST
+            self._ahead_from = self._opened
+        elif verdict == IN_VAIN:
+            self._ahead_from = self._opened + self._rest
+            self._rest = min(2 * self._rest, _LONGEST_REST)
+        if verdict == PAID or verdict == IN_VAIN:
             self._ahead = None
             return 0
         self._ahead.begin()

@@ -70,7 +70,12 @@ class NumberOr(_NumberType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number or the word."""
-        return value if value == self._word else click.INT.convert(value, param, ctx)
+        if value == self._word:
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no whole number: write one, or {self._word}", param, ctx)
 
 
 class Seconds(_SecondsType):

@@ -249,13 +249,13 @@ class Pool:
         """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
+        planes = [connection.session.plane for connection in self.connections]
         at = time.monotonic()
-        for connection in self.connections:
-            connection.session.plane.split_time(at)
+        for plane in planes:
+            plane.split_time(at)
         now = self._measures(at)
         before, self._sampled = self._sampled, now
         elapsed = max(now.at - before.at, 1e-6)
-        planes = [connection.session.plane for connection in self.connections]
         live = [plane for plane in planes if not plane.draining]
         wanted = self._growth.step(
             growth.Sample(

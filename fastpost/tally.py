@@ -35,8 +35,10 @@ class Peer(NamedTuple):
 
     def joined(self, later: Peer) -> Peer:
         """Return the larger windows of both, and the rest as the later one has it; who met no server says nothing."""
-        if later == Peer() or self == Peer():
-            return self if later == Peer() else later
+        if later == Peer():
+            return self
+        if self == Peer():
+            return later
         return Peer(
             max(self.stream_window, later.stream_window),
             max(self.connection_window, later.connection_window),

@@ -23,7 +23,7 @@ from outcomes import ended
 from fastpost import __version__, cli, target, upload_run
 from fastpost._table import Attempt
 from fastpost.config import Settings
-from fastpost.errors import FastpostError, HttpStatus, NotHttp2, ServeFailed
+from fastpost.errors import Exit, FastpostError, HttpStatus, NotHttp2, ServeFailed
 from fastpost.sources import Batch, Upload
 from fastpost.tally import Tally
 
@@ -194,6 +194,13 @@ def test_every_option_reaches_the_settings(tree: pathlib.Path, tmp_path: pathlib
         key=pem,
         fields=(("X-One", "1"), ("X-Empty", ""), ("X-Time", "10:30")),
     )
+
+
+@pytest.mark.parametrize("value", ["AUTO", "two", "1.5", ""])
+def test_what_is_neither_a_number_nor_the_word_is_told_with_both(tree: pathlib.Path, value: str) -> None:
+    done = run("upload", tree, "--to", STORE, "--connections", value)
+    assert done.exit_code == Exit.USAGE
+    assert f"{value!r} is no whole number: write one, or auto" in done.stderr
 
 
 def test_the_environment_sets_options(tree: pathlib.Path) -> None:
