@@ -5,6 +5,15 @@ cimport cython
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 
 
+cdef struct Stays:
+    # What a slot had of its stays in the ring, in octets: the sum of even parts and what it was served when it last
+    # joined; and of the stays that were long enough to tell, its even part and what it was served in them.
+    double joined
+    int64_t began
+    double due
+    int64_t told
+
+
 @cython.final
 cdef class Scheduler:
     # One entry per slot; a slot is a small integer that the caller gives to a stream.
@@ -13,10 +22,9 @@ cdef class Scheduler:
     cdef int64_t* _deficit
     cdef int64_t* _served
     cdef uint64_t* _arrival
-    # Even parts: of all slots since the start, when a slot last joined the ring, what it was due so far (octets).
+    # Even parts of all that was served since the start (octets).
     cdef double _even
-    cdef double* _joined
-    cdef double* _due
+    cdef Stays* _stays
     cdef uint8_t* _ready
     cdef int32_t _capacity
     cdef int32_t _head
@@ -40,6 +48,7 @@ cdef class Scheduler:
     cdef void serve(self, int64_t octets) noexcept
     cdef void set_quantum(self, int64_t octets) noexcept
     cdef void _begin_turn(self) noexcept
+    cdef void _end_stay(self, int32_t slot) noexcept
     cdef void _insert_before(self, int32_t slot, int32_t successor) noexcept
 
     cdef inline int32_t head(self) noexcept:

@@ -26,8 +26,8 @@ cdef enum:
     GROWTH = 6
     # What is left of a turn below quantum/CRUMBS isn't worth a frame: it is carried into the next turn.
     CRUMBS = 64
-    # Turns that a stream must have had for its share to be counted.
-    RETIRED = 4
+    # Turns that a slot must have had in a stay in the ring for that to count in its share.
+    TOLD = 4
 
 
 @cython.final
@@ -45,8 +45,7 @@ cdef class Scheduler:
         self._deficit = NULL
         self._served = NULL
         self._arrival = NULL
-        self._joined = NULL
-        self._due = NULL
+        self._stays = NULL
         self._even = 0.0
         self.retired = 0
         self.shares = 0.0
@@ -68,8 +67,7 @@ cdef class Scheduler:
         free(self._deficit)
         free(self._served)
         free(self._arrival)
-        free(self._joined)
-        free(self._due)
+        free(self._stays)
         free(self._ready)
 
     # --- for the data plane (C); slots are trusted there ------------------------------------------
@@ -100,14 +98,10 @@ cdef class Scheduler:
         if grown == NULL:
             raise MemoryError
         self._arrival = <uint64_t*>grown
-        grown = realloc(self._joined, capacity * sizeof(double))
+        grown = realloc(self._stays, capacity * sizeof(Stays))
         if grown == NULL:
             raise MemoryError
-        self._joined = <double*>grown
-        grown = realloc(self._due, capacity * sizeof(double))
-        if grown == NULL:
-            raise MemoryError
-        self._due = <double*>grown
+        self._stays = <Stays*>grown
         grown = realloc(self._ready, capacity)
         if grown == NULL:
             raise MemoryError
@@ -122,7 +116,8 @@ cdef class Scheduler:
         self.grow(slot + 1)
         self.block(slot)
         self._served[slot] = 0
-        self._due[slot] = 0.0
+        self._stays[slot].due = 0.0
+        self._stays[slot].told = 0
         self._arrival[slot] = self._arrivals
         self._arrivals += 1
         return 0
@@ -135,7 +130,8 @@ cdef class Scheduler:
         self._ready[slot] = 1
         self.ready += 1
         self._deficit[slot] = 0
-        self._joined[slot] = self._even
+        self._stays[slot].joined = self._even
+        self._stays[slot].began = self._served[slot]
         if self._head == NOBODY:
             self._next[slot] = slot
             self._previous[slot] = slot
@@ -157,7 +153,7 @@ cdef class Scheduler:
         if not self._ready[slot]:
             return
         self._ready[slot] = 0
-        self._due[slot] += self._even - self._joined[slot]
+        self._end_stay(slot)
         self.ready -= 1
         if self.ready == 0:
             self._head = NOBODY
@@ -168,17 +164,24 @@ cdef class Scheduler:
             self._head = self._next[slot]
             self._begin_turn()
 
+    cdef void _end_stay(self, int32_t slot) noexcept:
+        """A stay of fewer than TOLD turns says nothing about turns: a stream that its own window ends had its fill."""
+        cdef Stays* stays = &self._stays[slot]
+        cdef int64_t served = self._served[slot] - stays.began
+        if served >= TOLD * self.quantum:
+            stays.due += self._even - stays.joined
+            stays.told += served
+
     cdef void retire(self, int32_t slot) noexcept:
         """The slot's stream is over: out of the ring, and its share of what was served is kept for the report.
 
-        The share is 1.0 when it had its even part of all octets served while it stood in the ring. Streams of fewer
-        than RETIRED turns say nothing about turns.
+        The share is 1.0 when it had its even part of all octets served while it stood in the ring.
         """
         cdef double share
         self.block(slot)
-        if self._served[slot] < RETIRED * self.quantum or self._due[slot] <= 0.0:
+        if self._stays[slot].due <= 0.0:
             return
-        share = self._served[slot] / self._due[slot]
+        share = self._stays[slot].told / self._stays[slot].due
         self.smallest = share if self.retired == 0 else min(self.smallest, share)
         self.largest = max(self.largest, share)
         self.retired += 1

@@ -2,9 +2,9 @@
 
 RFC 9113 §9.1 wants one connection to a server. But throughput is at most window ÷ round trip, and only the server can
 enlarge a window: where it keeps the uploads waiting, more connections are the only cure that a client has. So the
-number doubles while each step brings more, up to LIMIT, or goes there at once where the window is hardly ever open; and
-falls back when a step brings nothing, or when connections have nothing to do. Pure: samples in, a number out;
-docs/decisions/0006 says what was measured.
+number doubles while each step brings more, up to LIMIT, or goes there at once where the window is hardly ever open, or
+nothing but slow answers is waited for; and falls back when a step brings nothing, or when connections have nothing to
+do. Pure: samples in, a number out; docs/decisions/0006 says what was measured.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _SHUT: Final = 0.9
 _SURE: Final = 5
 #: Samples without a verdict after a step: new connections begin slowly.
 _SETTLING: Final = 5
+#: Most samples that a step for streams is on trial while answers are still to come: 30 s.
+_PATIENCE: Final = 600
 #: Samples before another step is tried after one that brought nothing (5 s); doubled each time.
 _REST: Final = 100
 #: Samples after which connections without work are given up: 2 s.
@@ -43,6 +45,7 @@ class Sample(NamedTuple):
             over the connections, 0.0 … 1.0.
         live: connections that take uploads.
         busy: connections with open streams.
+        open: streams that are open on them.
     """
 
     octets: float
@@ -51,6 +54,22 @@ class Sample(NamedTuple):
     closed: float
     live: int
     busy: int
+    open: int
+
+
+class _Trial(NamedTuple):
+    """What was before a step, and how long it may take to tell.
+
+    Attributes:
+        number: of connections.
+        octets, answers: a second; infinite where they can prove nothing.
+        patience: samples that it may wait for as many answers as streams are open.
+    """
+
+    number: int
+    octets: float
+    answers: float
+    patience: float
 
 
 class Growth:
@@ -66,8 +85,11 @@ class Growth:
         #: No step was taken back yet.
         self._may_leap = True
         self._samples: list[Sample] = []
-        #: The number and the rates before the step that is on trial.
-        self._before: tuple[int, float, float] | None = None
+        #: What was before the step that is on trial.
+        self._before: _Trial | None = None
+        #: Samples since the number last changed, and the answers in them.
+        self._seen = 0
+        self._answered = 0.0
         self._settling = 0
         self._resting = 0
         self._rest = _REST
@@ -99,10 +121,12 @@ class Growth:
             self._samples.clear()
             return self.wanted
         self._samples = [*self._samples, sample][-_SPAN:]
+        self._seen += 1
+        self._answered += sample.answers * INTERVAL
         self._resting = max(self._resting - 1, 0)
         if self._before is not None:
-            self._judge(*self._before)
-        elif self._waits() and not self._resting:
+            self._judge(self._before)
+        elif self._waits() and not self._resting and self._can_tell():
             self._grow()
         else:
             self._shrink_if_idle(sample)
@@ -110,36 +134,81 @@ class Growth:
 
     def _waits(self) -> bool:
         """Did uploads wait for more than half of the span? For the window, what is not seen yet counts as open."""
-        if self.wanted >= self._most:
-            return False
-        closed = sum(min(sample.closed, 1.0) for sample in self._samples)
+        return self.wanted < self._most and (self._is_shut() or self._is_starved())
+
+    def _is_shut(self) -> bool:
+        return sum(min(sample.closed, 1.0) for sample in self._samples) > 0.5 * _SPAN
+
+    def _is_starved(self) -> bool:
         starved = sum(min(sample.starved, 1.0) for sample in self._samples)
-        return closed > 0.5 * _SPAN or (len(self._samples) == _SPAN and starved > 0.5 * _SPAN)
+        return len(self._samples) == _SPAN and starved > 0.5 * _SPAN
+
+    def _is_silent(self) -> bool:
+        """Was nothing sent most of the time, as all that is open waits for its answer? Then octets tell nothing."""
+        return sum(not sample.octets for sample in self._samples) > 0.5 * _SPAN
+
+    def _can_tell(self) -> bool:
+        """Is known what one more would have to bring? Where only answers tell, so many must have come as are open."""
+        return self._is_shut() or not self._is_silent() or self._has_answers()
+
+    def _has_answers(self, rounds: int = 1) -> bool:
+        """Did so many answers come as are open, so often, since the number last changed?"""
+        return self._answered >= rounds * max(self._samples[-1].open, 1)
 
     def _grow(self) -> None:
+        self._before, leap = self._shut() if self._is_shut() else self._starved()
+        self.wanted = self._most if leap and self._may_leap else min(2 * self.wanted, self._most)
+        self._settling = _SETTLING
+        self._forget()
+
+    def _shut(self) -> tuple[_Trial, bool]:
+        """Return what a step for more windows is judged by, and whether all that may be had are worth a try at once."""
         # A connection that just began has sent as much as ever, but had few answers: those prove nothing then.
         answers = self._mean("answers") if len(self._samples) == _SPAN else math.inf
-        self._before = (self.wanted, self._mean("octets"), answers)
-        leap = self._may_leap and self._mean("closed", _SURE) > _SHUT
-        self.wanted = self._most if leap else min(2 * self.wanted, self._most)
-        self._settling = _SETTLING
-        self._samples.clear()
+        return _Trial(self.wanted, self._mean("octets"), answers, 0.0), self._mean("closed", _SURE) > _SHUT
 
-    def _judge(self, number: int, octets: float, answers: float) -> None:
+    def _starved(self) -> tuple[_Trial, bool]:
+        """Return the same of a step for more streams."""
+        open_streams = self._samples[-1].open
+        silent = self._is_silent()
+        octets = math.inf if silent else self._mean("octets")
+        answers, patience = math.inf, 0.0
+        if self._has_answers():
+            answers = self._answers()
+            patience = min(3 * open_streams / (answers * INTERVAL), _PATIENCE)  # three times what one takes (Little)
+        # As many as could be filled: one by one would take as many times as long as an answer does.
+        leap = silent and self._mean("starved") >= (self._most / self.wanted - 1) * open_streams
+        return _Trial(self.wanted, octets, answers, patience), leap
+
+    def _judge(self, before: _Trial) -> None:
         """Keep what the last step brought, or go back."""
         if len(self._samples) < _SPAN:
             return
+        gain = GAIN ** math.log2(self.wanted / before.number)
+        # One answer less: the first may have been due before the step.
+        more = self._mean("octets") > gain * before.octets or self._answers(but=1) > gain * before.answers
+        if not more and self._seen < before.patience and not self._has_answers(rounds=2):
+            return  # those that the new connections took are not answered yet
         self._before = None
-        gain = GAIN ** math.log2(self.wanted / number)
-        if self._mean("octets") > gain * octets or self._mean("answers") > gain * answers:
+        if more:
             self._rest = _REST
-            if self._waits():
+            if self._waits() and self._can_tell():
                 self._grow()
             return
-        self.wanted = min(number, self._most)
+        self.wanted = min(before.number, self._most)
         self._may_leap = False
         self._resting = self._rest
         self._rest *= 2
+        self._forget()
+
+    def _forget(self) -> None:
+        self._samples.clear()
+        self._seen = 0
+        self._answered = 0.0
+
+    def _answers(self, but: int = 0) -> float:
+        """Return answers a second, `but` so many, since the number last changed: they may come seldom."""
+        return (self._answered - but) / (self._seen * INTERVAL)
 
     def _shrink_if_idle(self, sample: Sample) -> None:
         self._idle = self._idle + 1 if sample.busy < self.wanted else 0

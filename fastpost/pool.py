@@ -28,6 +28,10 @@ if typing.TYPE_CHECKING:
     from fastpost.target import Target
 
 
+#: A connection that the server ends so soon (seconds), with nothing answered, is one that it did not want.
+_SOON = 5.0
+
+
 class _Measures(typing.NamedTuple):
     """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds."""
 
@@ -96,6 +100,8 @@ class Pool:
         self.eased_at = 0.0
         self._opening: set[asyncio.Task[None]] = set()
         self._ever_connected = False
+        #: Said since one was last opened: several that are opened at a time fail for one reason.
+        self._told: set[str] = set()
         #: Connections in a row that had work and ended, while nothing was answered on any.
         self._fruitless = 0
         self._fruitless_at = 0.0
@@ -106,8 +112,10 @@ class Pool:
         self.uneven = False
         self._growth: growth.Growth | None = None
         self._fixed = 1
-        #: Connections that could not be had beside others, since one last ended.
+        #: Connections that could not be had beside others, or brought nothing there, since one last ended that did.
         self._refused = 0
+        #: Those of them that are not closed yet.
+        self._vain: set[Connection] = set()
         if settings.connections == "auto":
             self._growth = growth.Growth(min(settings.concurrency, settings.most_connections))
         else:
@@ -157,6 +165,7 @@ class Pool:
         if isinstance(failure, TargetUnreachable):
             if self.connections:
                 self._do_without()
+                self._on_ready()
             elif not self._opening:
                 self._on_unreachable(failure)
         elif failure is not None:
@@ -168,8 +177,26 @@ class Pool:
         """The server lets us have some connections but not this one: its share is for the others."""
         self._refused += 1
         if self._growth is not None:
-            self._growth.limit(len(self.connections))
-        self._on_ready()
+            live = sum(not one.session.plane.draining for one in self.connections)
+            self._growth.limit(max(live, 1))
+
+    def do_without(self, connection: Connection) -> bool:
+        """Begin nothing more on a connection that has answered nothing, if another one has. False: it stays.
+
+        One that has ended must have done so soon: else it was there for its uploads, and is worth another try.
+        """
+        plane = connection.session.plane
+        if connection.closed and time.monotonic() - connection.opened_at > _SOON:
+            return False
+        others = [one.session.plane for one in self.connections if one is not connection]
+        if plane.responses or not any(other.responses and not other.draining for other in others):
+            return False
+        if connection not in self._vain:
+            self._vain.add(connection)
+            plane.drain()
+            self.uneven = True
+            self._do_without()
+        return True
 
     async def _open_one(self) -> None:
         """Open one connection, with retries. Raises the TargetUnreachable of the last try."""
@@ -194,6 +221,7 @@ class Pool:
                 await self._wait(failure, tries, began)
             tries += 1
         self._ever_connected = True
+        self._told.clear()
         self._tally.connections += 1
         self.connections.append(connection)
 
@@ -235,7 +263,10 @@ class Pool:
         verdict = self._judge(failure, retried=tries, elapsed=time.monotonic() - began)
         if verdict.wait is None:
             raise failure
-        self._on_notice(f"{failure}; trying again ({tries + 1} of {self._budget.retries})")
+        notice = f"{failure}; trying again ({tries + 1} of {self._budget.retries})"
+        if notice not in self._told:
+            self._told.add(notice)
+            self._on_notice(notice)
         await asyncio.sleep(verdict.wait)
 
     @property
@@ -265,6 +296,7 @@ class Pool:
                 closed=(now.closed - before.closed) / elapsed / max(len(live), 1),
                 live=len(live),
                 busy=sum(plane.open_streams > 0 for plane in live),
+                open=sum(plane.open_streams for plane in live),
             )
         )
         self._retire(live, wanted)
@@ -385,8 +417,11 @@ class Pool:
         self._gone.closed += plane.window.closed_for
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
+        vain = connection in self._vain or (connection.was_used and self.do_without(connection))
+        self._vain.discard(connection)
         self.connections.remove(connection)
-        self._refused = 0
+        if not vain:
+            self._refused = 0
         if self._closing:
             return
         responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)

@@ -13,12 +13,15 @@ import typing
 from fastpost import retry
 from fastpost._table import make_attempts
 from fastpost.errors import (
+    ConnectionLost,
     DuplicateTarget,
     ErrorCode,
     FileChanged,
     HttpStatus,
     Interrupted,
+    NotProcessed,
     ServerOverloaded,
+    StreamRefused,
 )
 from fastpost.feed import Feed
 from fastpost.pool import Pool
@@ -52,8 +55,8 @@ _PUT_OFF_MOST = 1024
 _COUNT_INTERVAL = 0.1
 #: Redirects that one upload follows.
 _MOST_REDIRECTS = 5
-#: What follows a redirect: the server took nothing, so the upload goes at once and is no retry.
-_REDIRECTED = retry.Verdict(0.0, True, counted=False)
+#: The server took nothing, and will take it elsewhere: the upload goes at once and is no retry.
+_ELSEWHERE = retry.Verdict(0.0, True, counted=False)
 
 
 class Run:
@@ -336,7 +339,7 @@ class Run:
             self._leave(connection)
         failed = [attempt for attempt in attempts if attempt.failure is not None]
         if failed:
-            self._judge(failed)
+            self._judge(connection, failed)
         final = [attempt for attempt in attempts if attempt.failure is None] if failed else attempts
         if final:
             self._end(final)
@@ -356,7 +359,7 @@ class Run:
         if connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
             self._pool.ease_for(connection, time.monotonic())
 
-    def _judge(self, failed: list[Attempt]) -> None:
+    def _judge(self, connection: Connection, failed: list[Attempt]) -> None:
         """Replay, retry, or let the failure be the result. What goes again at once keeps its order and goes first."""
         final = []
         again = []
@@ -367,7 +370,7 @@ class Run:
         for attempt in failed:
             assert attempt.failure is not None
             redirect = self._redirect(attempt, attempt.failure)
-            verdict = self._verdict(attempt, attempt.failure, now) if redirect is None else _REDIRECTED
+            verdict = _ELSEWHERE if redirect is not None else self._verdict(connection, attempt, attempt.failure, now)
             if verdict.wait is None:
                 final.append(attempt)
                 continue
@@ -397,9 +400,11 @@ class Run:
             isinstance(failure, ServerOverloaded) and not failure.unprocessed and attempt.started > self._pool.eased_at
         )
 
-    def _verdict(self, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
+    def _verdict(self, connection: Connection, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
         if self.stopping:
             return retry.STOP
+        if self._is_in_vain(connection, failure):
+            return _ELSEWHERE
         import random  # only for who has to wait
 
         return retry.judge(
@@ -411,6 +416,12 @@ class Run:
             rng=random.random,
             wall=time.time(),
         )
+
+    def _is_in_vain(self, connection: Connection, failure: FastpostError) -> bool:
+        """Is the connection to blame, which brings nothing where another one does? Then it costs the upload nothing."""
+        if isinstance(failure, ConnectionLost):
+            return self._budget.repeatable and self._pool.do_without(connection)
+        return isinstance(failure, StreamRefused | NotProcessed) and self._pool.do_without(connection)
 
     def _redirect(self, attempt: Attempt, failure: FastpostError) -> Redirect | None:
         """Return where a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""

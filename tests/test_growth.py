@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def sample(growth: Growth, octets: float = 0.0, **known: float) -> Sample:
             "closed": 0.0,
             "live": growth.wanted,
             "busy": growth.wanted,
+            "open": growth.wanted,
             **known,
         }  # type: ignore[arg-type]
     )
@@ -138,10 +140,12 @@ def test_never_more_than_asked_for() -> None:
 rates = st.floats(0, 1e12)
 
 
-@given(
-    st.integers(1, 50),
-    st.lists(st.builds(Sample, rates, rates, st.floats(0, 1e6), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))),
+samples = st.builds(
+    Sample, rates, rates, st.floats(0, 1e6), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9), st.integers(0, 99)
 )
+
+
+@given(st.integers(1, 50), st.lists(samples))
 def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) -> None:
     growth = Growth(most)
     for one in samples:
@@ -184,3 +188,81 @@ def test_a_lower_limit_holds_at_once_and_for_good() -> None:
     assert growth.wanted == 3
     for _ in range(100):
         assert growth.step(sample(growth, 1e6 * growth.wanted, closed=0.85)) <= 3
+
+
+# --- streams that wait for answers which take long ------------------------------------------------
+
+
+class Slow:
+    """A server with so many streams a connection, each answered after `seconds`; `at_once`: so many in all."""
+
+    def __init__(self, seconds: float, streams: int = 1, at_once: int = 1000, files: int = 200) -> None:
+        self.growth = Growth(8)
+        self.takes = round(seconds / INTERVAL)
+        self.streams = streams
+        self.at_once = at_once
+        self.waiting = files
+        self.open: list[int] = []
+        self.now = 0
+        self.seen: list[tuple[float, int]] = []
+
+    def run(self, seconds: float) -> int:
+        for _ in range(round(seconds / INTERVAL)):
+            self.now += 1
+            done = [due for due in self.open if due <= self.now]
+            self.open = [due for due in self.open if due > self.now]
+            begun = min(self.growth.wanted * self.streams - len(self.open), self.waiting)
+            self.waiting -= begun
+            for _ in range(max(begun, 0)):
+                # The server works at so many of them at a time, in the order in which they came.
+                earlier = self.open[-self.at_once] if len(self.open) >= self.at_once else self.now
+                self.open.append(max(earlier, self.now) + self.takes)
+            before = self.growth.wanted
+            self.growth.step(
+                sample(
+                    self.growth,
+                    1e5 * max(begun, 0),
+                    answers=len(done) / INTERVAL,
+                    starved=float(min(self.waiting, 50)),
+                    open=len(self.open),
+                )
+            )
+            if self.growth.wanted != before:
+                self.seen.append((round(self.now * INTERVAL, 2), self.growth.wanted))
+        return self.growth.wanted
+
+
+@pytest.mark.parametrize("seconds", [0.8, 2.0, 5.0])
+@pytest.mark.parametrize("streams", [1, 4, 10])
+def test_a_step_for_streams_waits_for_the_answers_of_the_new_connections(seconds: float, streams: int) -> None:
+    server = Slow(seconds, streams, files=2000)
+    assert server.run(8 * seconds) == 8, server.seen
+    numbers = [number for _, number in server.seen]
+    assert numbers == sorted(numbers), "and none was taken back"
+
+
+@pytest.mark.parametrize("seconds", [0.8, 2.0])
+def test_a_server_that_does_one_thing_at_a_time_is_not_asked_by_more_connections(seconds: float) -> None:
+    server = Slow(seconds, at_once=1)
+    assert server.run(40 * seconds) == 1, server.seen
+
+
+def test_all_at_once_where_all_can_be_filled() -> None:
+    server = Slow(2.0)
+    server.run(5.0)
+    assert server.seen == [(2.05, 8)]
+
+
+def test_no_step_before_it_is_known_what_it_must_bring() -> None:
+    server = Slow(30.0)
+    assert server.run(29.0) == 1
+    assert server.run(3.0) > 1
+
+
+def test_a_step_that_is_never_answered_is_taken_back() -> None:
+    growth = Growth(8)
+    for step in range(2000):
+        one = sample(growth, 0.0, answers=20.0 * (step == 20), starved=50.0)
+        if growth.step(one) == 1 and step > 100:
+            break
+    assert 40 < step < 700, "after twice what the first answer took, half a minute at most"

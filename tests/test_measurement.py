@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from in_process import Server, drive
+from h2.settings import SettingCodes
+from h2_judge import settings_frame
+from in_process import Answering, Raw, Server, drive
 from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
 
@@ -80,7 +82,8 @@ def test_the_shares_of_what_ended_are_read_with_the_window() -> None:
         await measurement.complete()
         return measurement
 
-    with Server() as server:
+    wide = Answering(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20}), credit="stream connection")
+    with Raw(wide) as server:
         measurement = drive(main(server.url))
     assert measurement.first is not None
     assert measurement.last is not None

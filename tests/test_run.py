@@ -47,6 +47,8 @@ from fastpost.sources import Batch, Upload, walk
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
+#: Never set: to wait on it is to sleep.
+_NEVER = threading.Event()
 
 
 async def run(url: str, uploads: list[Upload], results: Results | None = None, **options: Any) -> Any:
@@ -710,6 +712,54 @@ def test_one_of_the_connections_can_not_be_had(tmp_path: Path) -> None:
     assert tally.connections == 1
 
 
+class OneOnly(Script):
+    """Serves the first connection; what it does to a request on any further one, `way` says."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self._served = threading.Event()
+
+    def requested(self, peer: Peer, request: Request) -> None:
+        """Nothing is done on further connections before the first one's answers have arrived."""
+        if peer.number:
+            self._served.wait(5.0)
+            if self.way == "refuse":
+                peer.reset(request, REFUSED_STREAM)
+            elif self.way == "go away":
+                peer.goaway(0)
+                peer.drop()
+            else:
+                peer.drop(abort=self.way == "reset")
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        """Answer, slowly enough that the further connections have their turn."""
+        if not peer.number:
+            _NEVER.wait(0.002)
+            peer.answer(request, 201)
+            peer.flush()
+            if len(peer.requests) > 20:
+                self._served.set()
+
+
+@pytest.mark.parametrize("way", ["refuse", "go away", "close", "reset"])
+def test_further_connections_that_bring_nothing_are_done_without(tmp_path: Path, way: str) -> None:
+    """Their files go to the one that answers; no further one is opened again and again."""
+    uploads = files(tmp_path, 400)
+    with Server(OneOnly(way)) as server:
+        tally = drive(run(server.url, uploads, connections=8, concurrency=40))
+    assert tally.ok == 400
+    assert server.bodies() == contents(uploads)
+    assert tally.connections <= 8
+
+
+def test_further_connections_that_auto_opens_in_vain(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 300)
+    with Server(OneOnly("refuse"), max_concurrent_streams=1) as server:
+        tally = drive(run(server.url, uploads, connections="auto", concurrency=40))
+    assert tally.ok == 300
+    assert tally.connections == 2
+
+
 def test_answers_in_the_last_segment_count(tmp_path: Path) -> None:
     """The server answers and closes at once: what it said before it closed is not lost."""
     uploads = files(tmp_path, 5)
@@ -1027,6 +1077,17 @@ def test_auto_opens_more_where_few_streams_are_allowed_and_each_answer_takes_lon
         tally = drive(run(server.url, uploads, connections="auto"))
     assert tally.ok == 14
     assert tally.connections > 2
+
+
+def test_auto_waits_for_slow_answers_before_it_judges_a_step(tmp_path: Path) -> None:
+    """One stream a connection, 0.8 s an answer: eight connections take an eighth of the time."""
+    uploads = files(tmp_path, 18)
+    slow = Answering(settings_frame({SettingCodes.MAX_CONCURRENT_STREAMS: 1}), pause=0.8)
+    with Raw(slow) as server:
+        tally = drive(run(server.url, uploads, connections="auto"))
+    assert tally.ok == 18
+    assert tally.connections == 8
+    assert server.connections == 8, "none was closed and opened again"
 
 
 def test_auto_stays_with_one_where_nothing_waits(tmp_path: Path) -> None:

@@ -268,3 +268,43 @@ def test_equal_slots_stay_level_under_a_scarce_window(slots: int, windows: list[
             window -= before - sum(work.left.values())
             if min(work.octets.values()) >= quantum - quantum // 64:
                 assert jain(work.octets.values()) >= 0.99
+
+
+# --- shares ---------------------------------------------------------------------------------------
+
+
+def test_short_stays_say_nothing_of_turns() -> None:
+    """Each stream has credit for one turn at a time, in the same order: the last one isn't slow, all had their fill."""
+    scheduler = Scheduler(1000)
+    for slot in range(10):
+        scheduler.join(slot)
+    for _ in range(20):
+        for slot in range(10):
+            turn = scheduler.turn()
+            assert turn is not None
+            assert turn[0] == slot
+            scheduler.charge(1000)
+            scheduler.leave(slot)
+        for slot in range(10):
+            scheduler.resume(slot)
+    for slot in range(10):
+        scheduler.end(slot)
+    assert scheduler.retired == 0
+
+
+@pytest.mark.parametrize("fair", [True, False])
+def test_shares_tell_turns_that_are_even_from_those_that_are_not(fair: bool) -> None:
+    scheduler = Scheduler(1000, fair)
+    left = dict.fromkeys(range(10), 50_000)
+    for slot in left:
+        scheduler.join(slot)
+    while (turn := scheduler.turn()) is not None:
+        slot = turn[0]
+        scheduler.charge(min(turn[1], 1000))
+        left[slot] -= 1000
+        if not left[slot]:
+            scheduler.end(slot)
+    assert scheduler.retired == 10
+    index = scheduler.shares**2 / (10 * scheduler.squares)
+    assert index > 0.99 if fair else index < 0.6
+    assert (scheduler.smallest > 0.9) is fair
