@@ -6,6 +6,11 @@ class Scheduler:
     fair: bool
     quantum: int
     scarce: bool
+    retired: int
+    shares: float
+    squares: float
+    smallest: float
+    largest: float
     def __init__(self, quantum: int = 16384, fair: bool = True) -> None: ...
     def join(self, slot: int) -> None: ...
     def leave(self, slot: int) -> None: ...

@@ -34,7 +34,7 @@ cdef class SendSide:
     # Attempts that come when there is room for them.
     cdef public int64_t behind
     # Begin no stream whose octets could not go soon: what has a stream can't move to another connection.
-    cdef public bint sparing
+    cdef public int64_t windows_ahead
     cdef int64_t _gather_limit
     # A read of this tick had to wait for the disk.
     cdef readonly bint cold
@@ -65,6 +65,7 @@ cdef class SendSide:
     cdef int64_t _starved(self) noexcept
     cdef bint _start(self, double now) except -1
     cdef int64_t _offered(self) noexcept
+    cdef int64_t _offers(self, Attempt attempt) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef bint _serve(self, double now) except -1
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1

@@ -13,7 +13,7 @@ class SendSide:
     window: ConnectionWindow
     concurrency: int
     behind: int
-    sparing: bool
+    windows_ahead: int
     max_frame_size: int
     max_concurrent_streams: int
     draining: bool

@@ -31,8 +31,6 @@ cdef enum:
     _MAX_STREAM_ID = 0x7FFFFFFF
     # Frames larger than this save nothing more, and a turn of the ring would get long.
     _MAX_QUANTUM = 65536
-    # Connection windows that open streams can fill before another is begun, while that is to be spared.
-    _WINDOWS_AHEAD = 2
 
 
 cdef class SendSide:
@@ -52,7 +50,7 @@ cdef class SendSide:
         self._headers = RequestHeaders(encoder)
         self.concurrency = concurrency
         self.behind = 0
-        self.sparing = False
+        self.windows_ahead = 0
         # Enough for a sendmsg to be large, small enough to keep turns short and memory flat.
         self._gather_limit = 262144 if staged else 1048576
         self._scheduler = Scheduler(16384, fair)
@@ -316,7 +314,7 @@ cdef class SendSide:
         """
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
-        cdef int64_t ready, parked, on_the_line, answering, leaving
+        cdef int64_t ready, parked, on_the_line, answering, leaving, shut
         if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) + self.behind == 0:
             return
         ready = self._scheduler.ready
@@ -328,14 +326,16 @@ cdef class SendSide:
         leaving = self.delivery.leaving
         self.blocked.add(SOCKET, on_the_line, elapsed)
         self.blocked.add(SERVER, answering - on_the_line, elapsed)
-        self.blocked.add(STREAM_WINDOW, self._table.count - ready - parked - answering - leaving, elapsed)
+        shut = self._table.count - ready - parked - answering - leaving
+        self.blocked.add(STREAM_WINDOW, shut, elapsed)
         if self.gather.pending:
             self.blocked.add(SOCKET, ready + parked + leaving, elapsed)
             return
         self.blocked.add(SERVER, leaving, elapsed)
         if self.window.closed():
             self.blocked.add(CONNECTION_WINDOW, ready + parked, elapsed)
-            if ready:
+            if ready or shut:
+                # Those that their own window keeps waiting, too: were that open, this one would be closed.
                 self.window.note_closed(elapsed)
         else:
             self.blocked.add(CLIENT, ready + parked, elapsed)
@@ -420,13 +420,13 @@ cdef class SendSide:
         cdef Attempt attempt
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
         # A server nearby opens its window again at once: what is begun goes soon, and fewer streams would cost time.
-        cdef bint sparing = self.sparing and self.window.far
-        cdef int64_t offered = self._offered() if sparing and self._waiting else 0
+        cdef int64_t enough = self.windows_ahead * self.window.largest if self.window.far else 0
+        cdef int64_t offered = self._offered() if enough and self._waiting else 0
         cdef Py_ssize_t bound
         cdef int opened
         self.out_of_files = False
         while self._table.count < limit and self._waiting and not self.draining:
-            if sparing and offered >= _WINDOWS_AHEAD * self.window.largest:
+            if enough and offered >= enough:
                 return True
             attempt = <Attempt>self._waiting[0]
             bound = self._headers.prepare(attempt, self.max_frame_size)
@@ -438,7 +438,7 @@ cdef class SendSide:
                 self.delivery.begin(attempt, self.gather.pending)
                 self._headers.write(attempt, bound, self.gather, self.max_frame_size)
                 self.delivery.gathered(attempt, self.gather.pending)
-                offered += min(attempt.remaining, attempt.send_window)
+                offered += self._offers(attempt)
             elif opened == NO_DESCRIPTOR:
                 self._waiting.appendleft(attempt)
                 self.out_of_files = True
@@ -447,14 +447,16 @@ cdef class SendSide:
         return True
 
     cdef int64_t _offered(self) noexcept:
-        """Octets that open streams could send if only the connection window let them."""
-        cdef Attempt attempt
+        """Octets with which open streams could fill the connection window, now and once there is credit again."""
         cdef int64_t octets = 0
         for item in self._table.attempts:
             if item is not None:
-                attempt = <Attempt>item
-                octets += min(attempt.remaining, max(attempt.send_window, 0))
+                octets += self._offers(<Attempt>item)
         return octets
+
+    cdef int64_t _offers(self, Attempt attempt) noexcept:
+        """The same of one stream. What is left of its window says little, as its credit comes with the connection's."""
+        return min(attempt.remaining, max(attempt.send_window, self._initial_window_size))
 
     cdef int _open_stream(self, Attempt attempt, double now) except -1:
         """Open the file and take a stream id; says how that went."""

@@ -96,15 +96,19 @@ class Growth:
         self._idle = 0
 
     @property
-    def sparing(self) -> bool:
-        """True while uploads should stay free to move: no stream is to be begun whose octets could not go soon.
+    def windows_ahead(self) -> int:
+        """Connection windows that open streams shall be able to fill before another is begun; 0: begin them all.
 
-        That is while another connection may still be wanted, or is on trial; and while the windows of several are
-        hardly ever open: else the last ones end at different times, each connection with what it had begun.
+        A stream can't move, so what could not go soon is not begun while another connection may still be wanted, or is
+        on trial; nor while the windows of several are closed for more than half of the time: else the last ones end at
+        different times, each connection with what it had begun.
         """
-        if self._before is not None or (self.wanted > 1 and self._samples and self._mean("closed") > _SHUT):
-            return True
-        return self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
+        if self._before is not None:
+            return 1
+        if self.wanted > 1 and self._samples and self._mean("closed") > 0.5:
+            return 2  # one stream fills a window as wide as its own until it ends, but the next one is out of step
+        may_grow = self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
+        return int(may_grow)
 
     def limit(self, most: int) -> None:
         """Never have more than that from now on."""

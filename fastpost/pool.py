@@ -301,7 +301,7 @@ class Pool:
         )
         self._retire(live, wanted)
         for plane in live:
-            plane.sparing = self._growth.sparing
+            plane.windows_ahead = self._growth.windows_ahead
         if wanted != len(live):
             self._on_ready()
 
@@ -339,6 +339,12 @@ class Pool:
             closed=self._gone.closed + sum(plane.window.closed_for for plane in planes),
         )
 
+    @property
+    def expected(self) -> int:
+        """Connections that take uploads, with those that are being opened: what is begun by then can't move there."""
+        live = sum(not connection.session.plane.draining for connection in self.connections)
+        return max(min(live + len(self._opening), self._wanted()), live)
+
     # --- shares -----------------------------------------------------------------------------------
 
     def share_out(self) -> list[Attempt]:
@@ -352,8 +358,7 @@ class Pool:
         if not live:
             return []
         free = max(self.concurrency - sum(plane.open_streams for plane in planes if plane.draining), 0)
-        # Those that are being opened have their share too: what is begun here by then can't move there.
-        expected = max(min(len(live) + len(self._opening), self._wanted()), len(live))
+        expected = self.expected
         shares = [free // expected + (index < free % expected) for index in range(len(live))]
         # What a connection still has open above its share is lent by the others.
         lent = sum(max(plane.open_streams - share, 0) for plane, share in zip(live, shares, strict=True))
@@ -363,18 +368,18 @@ class Pool:
             lends = min(max(share - plane.open_streams, 0), lent)
             lent -= lends
             plane.limit_concurrency(share - lends)
-            plane.sparing = self._growth is not None and self._growth.sparing
+            plane.windows_ahead = 0 if self._growth is None else self._growth.windows_ahead
             withdrawn += plane.withdraw()
         return withdrawn
 
-    def level(self, connection: Connection) -> None:
-        """Give a connection that has nothing left to begin half of the longest line on another one."""
+    def level(self, connection: Connection, most: int) -> None:
+        """Give a connection that has nothing left to begin half of the longest line on another one, `most` at most."""
         own = connection.session.plane
         if len(self.connections) < 2 or own.waiting or own.out_of_files or own.open_streams >= own.concurrency:
             return
         longest = max((other.session.plane for other in self.connections), key=lambda plane: plane.waiting)
         if longest.waiting:
-            connection.submit(longest.withdraw(longest.waiting // 2))
+            connection.submit(longest.withdraw(min(longest.waiting // 2, most)))
 
     def ease(self, now: float) -> None:
         """Have half the streams in all: the server asks for less. `share_out` follows."""

@@ -316,6 +316,8 @@ class Run:
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
         room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
         backlog = self._backlog
+        if room and self._outstanding < 2 * self._pool.concurrency:
+            room = min(room, self._even_part(connection))
         if room and backlog:
             if room >= len(backlog):
                 connection.submit(list(backlog))
@@ -323,9 +325,15 @@ class Run:
             else:
                 connection.submit([backlog.popleft() for _ in range(room)])
         elif room:
-            self._pool.level(connection)
+            self._pool.level(connection, room)
         connection.session.plane.behind = len(backlog)
         self._ask_for_more()
+
+    def _even_part(self, connection: Connection) -> int:
+        """Uploads that it may have beyond those it has, so that few large files don't all go to the first one."""
+        plane = connection.session.plane
+        share = -(-(self._outstanding - self._put_off) // self._pool.expected)
+        return max(share - plane.open_streams - plane.waiting, 0)
 
     # --- results ----------------------------------------------------------------------------------
 

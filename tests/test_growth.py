@@ -152,33 +152,36 @@ def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) 
         assert 1 <= growth.step(one) <= min(most, LIMIT)
 
 
-def test_streams_are_spared_until_it_is_decided() -> None:
+def test_uploads_stay_free_to_move_until_it_is_decided() -> None:
     growth = Growth(8)
-    assert growth.sparing
+    assert growth.windows_ahead == 1
     steps(growth, 0.5, 1e6, closed=0.1)
-    assert not growth.sparing
+    assert not growth.windows_ahead
     steps(growth, 0.3, 1e6, closed=0.85)
     assert growth.wanted == 2
-    assert growth.sparing, "on trial"
+    assert growth.windows_ahead == 1, "on trial"
     steps(growth, 0.75, 1e6, closed=0.85)
     assert growth.wanted == 1
-    assert not growth.sparing, "it rests"
+    assert not growth.windows_ahead, "it rests"
 
 
-def test_nothing_is_spared_at_the_most_where_windows_open() -> None:
+def test_all_begin_at_the_most_where_windows_open() -> None:
     growth = Growth(2)
     in_step(growth, 5, closed=0.85)
     assert growth.wanted == 2
-    assert not growth.sparing
+    steps(growth, 0.5, 1e6, closed=0.5)
+    assert not growth.windows_ahead
 
 
 def test_uploads_stay_free_to_move_where_several_connections_wait_for_their_windows() -> None:
     growth = Growth(8)
     in_step(growth, 5, closed=0.99)
     assert growth.wanted == 8
-    assert growth.sparing
+    assert growth.windows_ahead == 2
+    steps(growth, 0.15, 1e6, closed=0.05)
+    assert growth.windows_ahead == 2, "files that end at the same time are no reason"
     steps(growth, 0.5, 1e6, closed=0.5)
-    assert not growth.sparing
+    assert not growth.windows_ahead
 
 
 def test_a_lower_limit_holds_at_once_and_for_good() -> None:

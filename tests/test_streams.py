@@ -1177,20 +1177,20 @@ def opened(script: Script) -> int:
 def test_a_sparing_side_begins_what_two_connection_windows_can_take(files: Files) -> None:
     """Streams that wait for the connection window could go elsewhere; what has a stream can't."""
     script = Script(session(concurrency=50), OPEN)
-    script.client.plane.sparing = True
+    script.client.plane.windows_ahead = 2
     script.submit(files(*[50_000] * 20))
     assert opened(script) == 4, "three are more than two windows of 65,535 octets; one of these is sent at once"
     script.now += 1.0  # the server is far away
     script.send(window_update(0, 50_000))
     assert opened(script) == 1
-    script.client.plane.sparing = False
+    script.client.plane.windows_ahead = 0
     assert opened(script) == 15
     script.close()
 
 
 def test_a_stream_whose_own_window_is_closed_keeps_no_other_from_beginning(files: Files) -> None:
     script = Script(session(concurrency=50), {INITIAL: 0})
-    script.client.plane.sparing = True
+    script.client.plane.windows_ahead = 2
     script.submit(files(*[50_000] * 20))
     assert opened(script) == 20
     script.close()
@@ -1210,7 +1210,7 @@ def test_beside_a_server_nearby_nothing_is_spared(files: Files) -> None:
     """It opens its window again at once: what is begun goes soon."""
     script = Script(session(), OPEN)
     plane = script.client.plane
-    plane.sparing = True
+    plane.windows_ahead = 2
     script.submit(files(*[65_535] * 10))
     script.take()
     assert plane.open_streams < 10
@@ -1222,7 +1222,7 @@ def test_beside_a_server_nearby_nothing_is_spared(files: Files) -> None:
 
 def test_small_files_all_begin_although_it_is_sparing(files: Files) -> None:
     script = Script(session(concurrency=50), OPEN)
-    script.client.plane.sparing = True
+    script.client.plane.windows_ahead = 2
     script.submit(files(*[1000] * 50))
     assert opened(script) == 50
     script.close()
