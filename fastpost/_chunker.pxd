@@ -24,6 +24,12 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil
 cdef enum:
     # Longest path that one system call takes, with its closing NUL.
     PATH_MAX = 4096
+    # What takes longer (µs), asleep, had to wait for a disk or for who serves the files, where nothing else tells.
+    SLOW_UNASKED = 200
+
+cdef int64_t now_us() noexcept nogil
+# How often this thread has given its processor away by itself, to wait for something.
+cdef long slept() noexcept nogil
 
 
 # Where files were last opened: the next ones of the same folder are opened relative to it.

@@ -82,10 +82,9 @@ cdef int _WORTH = 6
 # Whole seconds whose nanoseconds 64 bits can count.
 cdef int64_t _MOST_SECONDS = 9223372036
 
-# A read from a disk takes longer (µs), where the cache had nothing; and where it can't be asked, and all is copied.
+# A read from a disk takes longer (µs), where the cache had nothing; where it can't be asked, SLOW_UNASKED is the bound.
 # That it says no tells little: it does so now and then to reads that it could answer.
 cdef int64_t _SLOW = 50
-cdef int64_t _SLOW_UNASKED = 200
 
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
@@ -125,13 +124,14 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil:
         _live_mappings -= 1
 
 
-cdef inline int64_t _now_us() noexcept nogil:
+cdef int64_t now_us() noexcept nogil:
+    """The monotonic clock, microseconds."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec * 1000000 + now.tv_nsec // 1000
 
 
-cdef inline long _sleeps() noexcept nogil:
+cdef long slept() noexcept nogil:
     """How often this thread has given its processor away by itself, to wait for something."""
     cdef rusage usage
     return usage.ru_nvcsw if getrusage(RUSAGE_THREAD, &usage) == 0 else 0
@@ -139,7 +139,7 @@ cdef inline long _sleeps() noexcept nogil:
 
 cdef inline bint _is_slow(int64_t since, long sleeps) noexcept nogil:
     """Did what began then take as long as a disk does, asleep? Who lost the processor did not wait for a disk."""
-    return _now_us() - since >= (_SLOW if _asks_cache else _SLOW_UNASKED) and _sleeps() > sleeps
+    return now_us() - since >= (_SLOW if _asks_cache else SLOW_UNASKED) and slept() > sleeps
 
 
 cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
@@ -293,8 +293,8 @@ cdef class Source:
         since = 0
         sleeps = 0
         if done < limit:
-            since = _now_us()
-            sleeps = _sleeps()
+            since = now_us()
+            sleeps = slept()
         while done < limit:
             got = pread(self._fd, out + done, limit - done, self.offset + done)
             if got < 0:
@@ -305,6 +305,7 @@ cdef class Source:
                 break
             done += got
         self.slow = since != 0 and _is_slow(since, sleeps)
+        self.cold = self.cold or self.slow
         self.offset += done
         return done
 
@@ -321,7 +322,7 @@ cdef class Source:
         if got >= 0:
             return got
         if errno == EOPNOTSUPP or errno == ENOSYS or errno == EINVAL:
-            # A file system that can't tell: asking it would cost a call a file. Its waits then count as the client's.
+            # A file system that can't tell: asking it would cost a call a file. What takes long then had to wait.
             _asks_cache = False
         return 0
 
@@ -361,13 +362,13 @@ cdef class Source:
         if address == MAP_FAILED:
             return NULL
         madvise(address, length, MADV_SEQUENTIAL)
-        since = _now_us()
-        sleeps = _sleeps()
+        since = now_us()
+        sleeps = slept()
         if self._read_cached(&probe, 1) == 0:
             # sendmsg would wait for it now; so it is known how long that takes.
             pread(self._fd, &probe, 1, offset)
-            self.cold = _asks_cache
             self.slow = _is_slow(since, sleeps)
+            self.cold = _asks_cache or self.slow
         if offset + length < self.size:
             posix_fadvise(self._fd, offset + length, _WINDOW, POSIX_FADV_WILLNEED)
         self._mapping = hold_mapping(address, length, offset)

@@ -27,6 +27,10 @@ cdef class RequestContent:
     cdef bint _staged
     # Files opened so far; those whose first read took long, lately.
     cdef int64_t _opened
+    # The same when opening last began, and the clock (µs) and the thread's sleeps by then.
+    cdef int64_t _opened_before
+    cdef int64_t _began_opening
+    cdef long _slept_before
     cdef int _slow_files
     # Brings what waits into the page cache, once a read had to wait; None before.
     cdef ReadAhead _ahead
@@ -39,7 +43,9 @@ cdef class RequestContent:
     cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1
     cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1
     cdef object torn(self, Attempt attempt)
-    cdef int note_slow(self, waiting) except -1
+    cdef void begin_opening(self) noexcept
+    cdef bint end_opening(self, waiting) except -1
+    cdef int note_slow(self, waiting, long files) except -1
     cdef int read_ahead(self, attempts) except -1
     cdef int close(self) except -1
 

@@ -9,7 +9,7 @@ cimport cython
 from libc.errno cimport EIO, EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastpost._chunker cimport Folder, Mapping, Source
+from fastpost._chunker cimport SLOW_UNASKED, Folder, Mapping, Source, now_us, slept
 from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
 from fastpost._gather cimport GatherList
 from fastpost._readahead cimport IN_VAIN, PAID, ReadAhead
@@ -46,6 +46,9 @@ cdef class RequestContent:
         self._staged = staged
         self._folder = Folder()
         self._opened = 0
+        self._opened_before = 0
+        self._began_opening = 0
+        self._slept_before = 0
         self._slow_files = 0
         self._ahead = None
         self._ahead_from = 0
@@ -145,12 +148,30 @@ cdef class RequestContent:
         """Return the failure of a file whose mapping lost its pages."""
         return _changed() if attempt.source.shrank() else file_failure(EIO)
 
-    cdef int note_slow(self, waiting) except -1:
-        """A file's first read took as long as a disk takes: then what is `waiting` may be worth reading ahead.
+    cdef void begin_opening(self) noexcept:
+        """Files are opened from here on, until `end_opening`. Timed together, as two questions a file would cost 1 %."""
+        self._opened_before = self._opened
+        self._began_opening = now_us()
+        self._slept_before = slept()
 
-        One may be chance, as this thread has to share its processor.
+    cdef bint end_opening(self, waiting) except -1:
+        """True: opening had to wait, for the disk or for who serves the files."""
+        cdef int64_t opened = self._opened - self._opened_before
+        cdef long sleeps
+        if opened <= 0 or now_us() - self._began_opening < SLOW_UNASKED:
+            return False
+        sleeps = slept() - self._slept_before
+        if sleeps <= 0:
+            return False
+        self.note_slow(waiting, min(opened, sleeps))
+        return True
+
+    cdef int note_slow(self, waiting, long files) except -1:
+        """The first read of so many files took as long as a disk takes, or their opening did.
+
+        Then what is `waiting` may be worth reading ahead. One may be chance, as this thread has to share its processor.
         """
-        self._slow_files += 1
+        self._slow_files += files
         if self._ahead is None and self._slow_files >= (
             _SLOW_FILES if self._opened >= self._ahead_from else _MANY_SLOW_FILES
         ):

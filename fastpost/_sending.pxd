@@ -63,6 +63,7 @@ cdef class SendSide:
     cdef int _gather_control(self) except -1
     cpdef void split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
+    cdef bint _open_timed(self, double now) except -1
     cdef bint _start(self, double now) except -1
     cdef int64_t _offered(self) noexcept
     cdef int64_t _offers(self, Attempt attempt) noexcept

@@ -300,7 +300,7 @@ cdef class SendSide:
         if self._parked:
             self._unpark()
         if self._settled and not self._stopped:
-            if self._start(now):
+            if self._open_timed(now):
                 self._serve(now)
         if self.gather.pending == 0:
             # A file that failed just now left its RST_STREAM there, and perhaps nothing else is to be sent.
@@ -414,6 +414,17 @@ cdef class SendSide:
             attempt = <Attempt>item
             if attempt.slot >= 0 and attempt.remaining > 0 and attempt.send_window > 0:
                 self._scheduler.unblock(attempt.slot)
+
+    cdef bint _open_timed(self, double now) except -1:
+        """As `_start`; when a file's opening had to wait, that is the disk's as a read's would be."""
+        cdef bint fits
+        if not self._waiting:
+            return self._start(now)
+        self._content.begin_opening()
+        fits = self._start(now)
+        if self._content.end_opening(self._waiting):
+            self.cold = True
+        return fits
 
     cdef bint _start(self, double now) except -1:
         """Open streams for what waits, as far as limits and the gather list allow. False: the list is full."""
@@ -533,7 +544,7 @@ cdef class SendSide:
             if attempt.source.slow:
                 attempt.source.slow = False
                 if before == attempt.size:
-                    self._content.note_slow(self._waiting)
+                    self._content.note_slow(self._waiting, 1)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 

@@ -1,7 +1,8 @@
 """Files for several processes, cut from one walk.
 
-Large files are spread from the beginning. Small ones go to the first process, which walks, while that keeps the cores
-busy together with the server: handing a file over costs as much as a tenth of uploading a small one.
+Large files over TLS are spread from the beginning, as to encrypt them takes a core. Others go to the first process,
+which walks, until that one is busy and a core is idle: handing a file over costs as much as a tenth of uploading a
+small one, and two processes that share two cores with the server are slower than one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ _OCTETS: Final = 64 * 2**20
 #: Files of a portion for a process that is alone: a whole batch.
 _ALL: Final = 2**20
 #: Mean octets of a file from which handing it over costs next to nothing, beside uploading it.
-_LARGE: Final = 64 * 2**10
-#: The part of a core that one more process must find idle, with small files: then it brings more than it costs.
+_MEDIUM: Final = 64 * 2**10
+#: Mean octets of a file from which, over TLS, all processes are had from the beginning.
+_LARGE: Final = 2**20
+#: The part of a core that one more process must find idle, and the part that the first one must use: then it brings
+#: more than it costs. Who waits for a server that is slow, or far away, needs no second one to wait.
 _IDLE: Final = 0.6
+_BUSY: Final = 0.7
 #: Looks in a row that must find it.
 _LOOKS: Final = 2
 #: Files of the first batch whose sizes are looked at.
@@ -41,6 +46,7 @@ class Portions:
         arrived: called in that thread with each batch; returns what of it is to be uploaded.
         spread: called in that thread when the first files are large, before any is handed out: all processes have a
             share from then on.
+        secure: they go over TLS.
     """
 
     def __init__(
@@ -49,11 +55,14 @@ class Portions:
         processes: int,
         arrived: Callable[[Batch], list[Upload]],
         spread: Callable[[], None],
+        *,
+        secure: bool,
     ) -> None:
         self._batches = iter(batches)
         self._processes = processes
         self._arrived = arrived
         self._spread = spread
+        self._secure = secure
         #: In reverse: the next ones are at its end.
         self._left: list[Upload] = []
         #: First portions that their processes have not asked for yet, and who has none yet.
@@ -98,16 +107,14 @@ class Portions:
             self._news[process].wait_for(lambda: self._has_news(process))
             return not self._stopped and (not self._ended or self._kept_for(process) is not None)
 
-    def worth(self, mean: float | None, idle: float) -> int:
+    def worth(self, idle: float, busy: float) -> int:
         """Return how many processes beside the first one are worth having; never fewer than there are.
 
         Args:
-            mean: octets of an uploaded file; None: none has arrived in all the time.
             idle: cores that were idle since the last call.
+            busy: part of a core that the first process's loop used since then.
         """
-        if mean is None or mean >= _LARGE:
-            return self._processes - 1
-        self._idle_looks = self._idle_looks + 1 if idle >= _IDLE else 0
+        self._idle_looks = self._idle_looks + 1 if idle >= _IDLE and busy >= _BUSY else 0
         return min(self.welcome + (self._idle_looks >= _LOOKS), self._processes - 1)
 
     def admit(self, number: int, mean: float | None) -> None:
@@ -117,7 +124,7 @@ class Portions:
                 self._idle_looks = 0
             self.welcome = number
             # What nobody else waits for needs no small portions.
-            self._most = int(max(min(_OCTETS / (mean or 1), _MOST), 1)) if number else _ALL
+            self._most = _most(mean) if number or (mean or 0) >= _MEDIUM else _ALL
             self._tell_news()
 
     def leave(self, process: int) -> None:
@@ -179,9 +186,11 @@ class Portions:
 
     def _begin(self, uploads: list[Upload]) -> None:
         self._begun = True
-        if are_large(uploads):
+        others = self.welcome
+        if wants_all(uploads, secure=self._secure):
             self._spread()
-            self.admit(self._processes - 1, _mean(uploads))
+            others = self._processes - 1
+        self.admit(others, _mean(uploads))
 
     def _keep_first_portions(self) -> None:
         """See to it that few large files don't all go to who asks first."""
@@ -190,9 +199,14 @@ class Portions:
             self._kept[self._owed.pop(0)] = self._cut(share)
 
 
-def are_large(uploads: list[Upload]) -> bool:
-    """Tell whether to hand these over costs next to nothing, beside uploading them."""
-    return bool(uploads) and _mean(uploads) >= _LARGE
+def wants_all(uploads: list[Upload], *, secure: bool) -> bool:
+    """Tell whether all processes are worth having for these from the beginning: whether to encrypt them takes a core."""
+    return secure and bool(uploads) and _mean(uploads) >= _LARGE
+
+
+def _most(mean: float | None) -> int:
+    """Return how many files of that mean size (octets) a portion has."""
+    return int(max(min(_OCTETS / (mean or 1), _MOST), 1))
 
 
 def _mean(uploads: list[Upload]) -> float:

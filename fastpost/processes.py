@@ -1,8 +1,8 @@
 """A run spread over several processes (`--processes`): one walk, one tally, and a loop on each core.
 
 The first process walks and uploads as it does alone, hands portions of files to the workers that ask, and adds up what
-they tell. Where the first files are large, workers are forked before there is a loop or a thread. Else one is started
-when it pays: what a fork costs, a run of small files that keeps the cores busy never earns back.
+they tell. Where the first files are large and go over TLS, workers are forked before there is a loop or a thread. Else
+one is started when it pays: what a fork costs, a run of small files that keeps the cores busy never earns back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastpost import target as targets
 from fastpost._table import Attempt
 from fastpost.cores import Cores
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError
-from fastpost.portions import Portions, are_large
+from fastpost.portions import Portions, wants_all
 from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
 from fastpost.uploader import Uploader
@@ -77,7 +77,8 @@ class Processes:
         first = list(itertools.islice(batches, 1))
         self._workers = [Worker(Orders(share, tells_results, grace)) for share in self._shares]
         try:
-            if any(are_large(batch.uploads) for batch in first):
+            secure = self.target.scheme == "https"
+            if any(wants_all(batch.uploads, secure=secure) for batch in first):
                 for one in self._workers:
                     one.fork(self._workers)
             yield itertools.chain(first, batches)
@@ -166,7 +167,11 @@ class _Run:
         self._paths: set[int] | None = None if unique else set()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._portions = Portions(batches, 1 + len(workers), self._batch_arrived, self._spread)
+        #: This process has a connection, or needs none any more: then the others may have theirs.
+        self._connected = threading.Event()
+        self._portions = Portions(
+            batches, 1 + len(workers), self._batch_arrived, self._spread, secure=self._target.scheme == "https"
+        )
         self._cores = Cores()
 
     async def complete(self) -> None:
@@ -185,6 +190,7 @@ class _Run:
             self._portions.stop()
             uploading.cancel()
             looking.cancel()
+            self._connected.set()
             await asyncio.gather(uploading, looking, return_exceptions=True)
             tally.walking = False
             tally.finished = time.monotonic()
@@ -213,13 +219,21 @@ class _Run:
 
         told = None if self._on_results is None else arrived
         try:
-            await self._uploader.run(self._own_batches(), told, rejected, distinct=True, on_notice=self._notice)
+            await self._uploader.run(
+                self._own_batches(),
+                told,
+                rejected,
+                distinct=True,
+                on_notice=self._notice,
+                on_connected=self._connected.set,
+            )
         except TargetUnreachable as failure:
             self._unreachable = failure
         except Exception as failure:
             self._fail(failure)
         self._count_own()
         self._own_done = True
+        self._connected.set()
         begun = self._uploader.tally.found - self._own_passed
         self._leave_out(list(itertools.chain(*self._own_given))[begun:], self._unreachable)
         self._finish_if_done()
@@ -251,11 +265,14 @@ class _Run:
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
         wanted = 0
+        looked, used = time.monotonic(), time.thread_time()
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            wanted = max(wanted, self._portions.worth(mean, self._cores.idle()))
+            before, (looked, used) = (looked, used), (time.monotonic(), time.thread_time())
+            busy = (used - before[1]) / max(looked - before[0], 1e-6)
+            wanted = max(wanted, self._portions.worth(self._cores.idle(), busy))
             if wanted == self._portions.welcome or self._processes.limit(wanted):
                 self._portions.admit(wanted, mean)
 
@@ -264,6 +281,7 @@ class _Run:
     def _serve(self, number: int, one: Worker) -> None:
         try:
             if self._portions.wait(number) and self._started(one):
+                self._connected.wait()
                 one.attend("fastpost-told", self._listen, number, one)
                 one.serve(number, self._portions)
             else:
@@ -381,6 +399,8 @@ class _Run:
         one.done = True
         if isinstance(failure, TargetUnreachable):
             self._unreachable = failure
+            if self._tally.connections or self._uploader.tally.connections:
+                self._notice(f"one of the processes has no connection, the others go on: {failure}")
         elif failure is not None:
             self._fail(failure)
         self._leave_out(list(one.given.values()), failure)

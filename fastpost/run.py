@@ -73,6 +73,8 @@ class Run:
         on_notice: Callable[[str], None] | None = None,
         *,
         led: bool = False,
+        on_connected: Callable[[], None] | None = None,
+        connects_first: bool = False,
     ) -> None:
         self._settings = settings
         self._target = target
@@ -80,6 +82,10 @@ class Run:
         self._on_notice = on_notice
         #: A redirect of another run leads uploads here: failing to connect fails them, never the run.
         self._led = led
+        #: Called once, when the first connection is there.
+        self._on_connected = on_connected
+        #: Opens one before there is anything to upload.
+        self._connects_first = connects_first
         self._elsewhere: Elsewhere | None = None
         self._on_results = on_results
         self._on_rejected = on_rejected
@@ -136,6 +142,8 @@ class Run:
             self._digester = Digester(self._settings.digest)
             batches = self._digester.digested(batches)
         self._feed = feed(batches, self._loop, self._batch_arrived)
+        if self._connects_first:
+            self._pool.open()
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
         try:
             await self._done
@@ -279,6 +287,9 @@ class Run:
         """Open what is wanted, give each connection its share, and work to do."""
         if self._done.done():
             return
+        if self._on_connected is not None and self.tally.connections > self._connections_before:
+            self._on_connected()
+            self._on_connected = None
         self._share_out()
         if (self._backlog or self._pool.waiting) and not self.stopping:
             self._pool.open()

@@ -48,6 +48,8 @@ class Uploader:
         *,
         distinct: bool = False,
         on_notice: Callable[[str], None] | None = None,
+        on_connected: Callable[[], None] | None = None,
+        connects_first: bool = False,
     ) -> None:
         """Upload everything; the numbers are in `tally`.
 
@@ -57,11 +59,23 @@ class Uploader:
             on_rejected: called with what can't be uploaded at all.
             distinct: the names are known to differ from each other, as those of one folder do.
             on_notice: called with what a person may want to know while it happens: that connecting is tried again.
+            on_connected: called on the loop once the first connection is open.
+            connects_first: open it before there is anything to upload.
         Raises TargetUnreachable when no connection could be had at all. Cancelling the task ends the run at once.
         """
         if self._run is not None:
             raise UsageError("an Uploader makes one run at a time")
-        self._run = Run(self.settings, self.target, self.tally, on_results, on_rejected, distinct, on_notice)
+        self._run = Run(
+            self.settings,
+            self.target,
+            self.tally,
+            on_results,
+            on_rejected,
+            distinct,
+            on_notice,
+            on_connected=on_connected,
+            connects_first=connects_first,
+        )
         try:
             await self._run.complete(batches)
         finally:

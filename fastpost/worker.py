@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import socket
+import threading
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import uvloop
@@ -138,6 +139,7 @@ class _Worker:
         self._tells_results = orders.tells_results
         self._grace = orders.grace
         self._ended = array.array("Q")
+        self._connected = threading.Event()
 
     async def run(self) -> None:
         """Upload what comes."""
@@ -153,6 +155,8 @@ class _Worker:
                 self._on_rejected,
                 distinct=True,
                 on_notice=lambda notice: self.tell(Message("notice", notice)),
+                on_connected=self._connected.set,
+                connects_first=True,
             )
         except FastpostError as error:
             failure = error
@@ -161,7 +165,8 @@ class _Worker:
         self._count_now("done", failure=failure)
 
     def _batches(self) -> Iterator[Batch]:
-        """Ask for portions, in the walk's thread."""
+        """Ask for portions, in the walk's thread; not before there is a connection: one may not be had for each."""
+        self._connected.wait()
         try:
             while True:
                 self._asks.sendall(b"?")

@@ -49,7 +49,14 @@ def names(portion: list[Upload] | None) -> list[bytes]:
     return [upload.name for upload in portion or ()]
 
 
-def cut(sizes: list[int], processes: int, octets: int = 4096, spread: Callable[[], None] = lambda: None) -> Portions:
+def cut(
+    sizes: list[int],
+    processes: int,
+    octets: int = 4096,
+    spread: Callable[[], None] = lambda: None,
+    *,
+    secure: bool = True,
+) -> Portions:
     """Portions of a walk that finds batches of so many files of so many octets."""
 
     def arrived(batch: Batch) -> list[Upload]:
@@ -57,7 +64,7 @@ def cut(sizes: list[int], processes: int, octets: int = 4096, spread: Callable[[
             upload.size = octets
         return batch.uploads
 
-    return Portions(walk(sizes), processes, arrived, spread)
+    return Portions(walk(sizes), processes, arrived, spread, secure=secure)
 
 
 @given(st.lists(st.integers(0, 700), max_size=6), st.integers(2, 4), st.sampled_from([0, 2**20]), st.booleans())
@@ -95,11 +102,11 @@ def test_large_files_that_are_found_one_by_one_are_divided_too() -> None:
 
 
 def test_sizes_are_looked_up_where_they_are_not_known(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(bytes(200_000))
+    (tmp_path / "large").write_bytes(bytes(3_000_000))
     batch = Batch()
     batch.uploads = [Upload(os.fsencode(tmp_path / name), name.encode()) for name in ("large", "gone")]
     spread: list[str] = []
-    portions = Portions([batch], 2, lambda batch: batch.uploads, lambda: spread.append("spread"))
+    portions = Portions([batch], 2, lambda batch: batch.uploads, lambda: spread.append("spread"), secure=True)
     assert names(portions.take(0)) == [b"large"]
     assert spread
 
@@ -149,22 +156,39 @@ def test_one_that_is_admitted_gets_portions() -> None:
     assert len(portions.take(0) or ()) == 128
 
 
-@pytest.mark.parametrize("mean", [2**20, None], ids=["large files", "none has arrived"])
-def test_all_processes_are_worth_having_for_large_files(mean: float | None) -> None:
-    assert cut([], 4).worth(mean, 0.0) == 3
+@pytest.mark.parametrize("octets", [4096, 2**18, 2**28])
+def test_in_cleartext_the_first_one_begins_alone(octets: int) -> None:
+    """What it takes at a time leaves something for those that may come."""
+    spread: list[str] = []
+    portions = cut([1000], 2, octets, lambda: spread.append("spread"), secure=False)
+    assert len(portions.take(0) or ()) == {4096: 1000, 2**18: 128, 2**28: 1}[octets]
+    assert portions.welcome == 0
+    assert not spread
 
 
-def test_processes_are_worth_having_one_by_one_for_small_files_where_a_core_stays_idle() -> None:
+def test_medium_files_are_encrypted_by_the_first_one_alone() -> None:
+    portions = cut([1000], 2, 2**18)
+    portions.take(0)
+    assert portions.welcome == 0
+
+
+def test_processes_are_worth_having_one_by_one_where_a_core_stays_idle_and_the_first_one_is_busy() -> None:
     portions = cut([], 3)
     worth = []
     for idle_cores in (0.1, 0.9, 0.3, 0.9, 0.9, 0.9, 0.9, 0.9, 0.0):
-        worth.append(portions.worth(4096, idle_cores))
+        worth.append(portions.worth(idle_cores, 0.95))
         portions.admit(worth[-1], 4096)
     assert worth == [0, 0, 0, 0, 1, 1, 2, 2, 2]
 
 
+def test_one_that_waits_for_its_server_needs_no_second_one_to_wait() -> None:
+    portions = cut([], 3)
+    assert [portions.worth(1.9, busy) for busy in (0.1, 0.5, 0.6, 0.1)] == [0, 0, 0, 0]
+    assert [portions.worth(1.0, busy) for busy in (0.9, 0.5, 0.9, 0.9)] == [0, 0, 0, 1]
+
+
 def test_portions_of_huge_files_are_small() -> None:
-    portions = cut([1000], 2)
+    portions = cut([1000], 2, 2**30)
     portions.admit(1, 2**30)
     for process in (0, 1):
         portions.take(process)
@@ -185,7 +209,7 @@ def test_a_walk_that_fails_says_so_once_and_ends_the_others() -> None:
         yield from walk([2])
         raise OSError("gone")
 
-    portions = Portions(broken(), 2, lambda batch: batch.uploads, lambda: None)
+    portions = Portions(broken(), 2, lambda batch: batch.uploads, lambda: None, secure=False)
     assert names(portions.take(0)) == [b"0", b"1"]
     with pytest.raises(OSError, match="gone"):
         portions.take(0)

@@ -12,6 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+#: Has every process of `--processes` upload from the beginning, whatever the files are.
+SPREAD = (
+    "from fastpost import portions, processes\n"
+    "portions.wants_all = processes.wants_all = lambda uploads, *, secure: bool(uploads)\n"
+    "from fastpost.__main__ import main\n"
+    "main()\n"
+)
 #: Seconds after which a run counts as hanging.
 LIMIT = 110.0
 
@@ -42,21 +49,22 @@ class Run:
         return any(all(word in line for word in words) for line in self.err.splitlines())
 
 
-def upload(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT) -> Run:
+def upload(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT, code: str = "") -> Run:
     """Run `fastpost upload` with JSON on stdout and each failure named on stderr.
 
     Args:
         arguments: sources and options.
         prefix: a command that runs the command line, to take rights from it.
         limit: seconds before the run counts as hanging: subprocess.TimeoutExpired.
+        code: Python that runs in place of the module, such as `SPREAD`.
     """
-    return run("upload", "-v", "--output-format", "json", *arguments, prefix=prefix, limit=limit)
+    return run("upload", "-v", "--output-format", "json", *arguments, prefix=prefix, limit=limit, code=code)
 
 
-def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT) -> Run:
-    """Run `python -m fastpost` with the arguments. No run may ever show a traceback."""
+def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT, code: str = "") -> Run:
+    """Run `python -m fastpost` with the arguments, or `code` in its place. No run may ever show a traceback."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "fastpost", *map(str, arguments)],
+        [*prefix, sys.executable, *(("-c", code) if code else ("-m", "fastpost")), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": python_path(_package_folder())},

@@ -23,7 +23,7 @@ FILES = 100
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Files that are large enough to be spread from the beginning."""
+    """Files in a few folders, 7.5 MB in all."""
     for number in range(FILES):
         place = tmp_path / f"{number % 7}"
         place.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("count", [2, 3])
 def test_every_file_is_sent_once_and_counted_in_one_report(folder: Path, count: int) -> None:
     with ScriptedServer() as server:
-        run = command.upload(folder, "--to", server.url, "--processes", str(count))
+        run = command.upload(folder, "--to", server.url, "--processes", str(count), code=command.SPREAD)
     assert run.code == 0
     assert run.files == {"total": FILES, "ok": FILES, "failed": 0, "skipped": 0}
     assert run.report["status"] == {"201": FILES}
@@ -54,7 +54,7 @@ def test_few_files_are_shared_out_too(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}").write_bytes(bytes(100_000))
     with ScriptedServer() as server:
-        run = command.upload(tmp_path, "--to", server.url, "--processes", "2")
+        run = command.upload(tmp_path, "--to", server.url, "--processes", "2", code=command.SPREAD)
     assert run.files["ok"] == 4
     shares = [request.number for request in server.requests]
     assert sorted(shares.count(number) for number in set(shares)) == [2, 2]
@@ -87,14 +87,14 @@ def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> 
     script = Counting()
     with ScriptedServer(script) as server:
         options = ("--processes", "2", "--connections", "3", "--concurrency", "7")
-        run = command.upload(folder, "--to", server.url, *options)
+        run = command.upload(folder, "--to", server.url, *options, code=command.SPREAD)
     assert run.code == 0
     assert run.report["connections"] == server.connections == 3
     assert 2 <= script.most <= 7
 
 
-#: A machine with an idle core, whatever else runs on it.
-IDLE = "from fastpost import cli, cores; cores.Cores.idle = lambda self: 1.0; cli.main()"
+#: A machine with an idle core and a first process that is busy, whatever else runs on it.
+IDLE = "from fastpost import cli, cores, portions; cores.Cores.idle = lambda self: 1.0; portions._BUSY = 0; cli.main()"
 
 
 def test_small_files_are_shared_once_cores_are_seen_to_be_idle(tmp_path: Path) -> None:
@@ -147,9 +147,7 @@ def joined(folder: Path, *options: str, code: str = IDLE) -> Iterator[tuple[subp
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, script: Holding | Slow, *options: str, code: str = "from fastpost.__main__ import main; main()"
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(folder: Path, script: Holding | Slow, *options: str, code: str) -> Iterator[subprocess.Popen[bytes]]:
     """An upload to a server that holds some of it; at the end it goes on, and the process is gone."""
     with ScriptedServer(script) as server:
         process = subprocess.Popen(
@@ -224,7 +222,8 @@ def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
 #: The second step of the walk is made for a worker, which is killed meanwhile; the run hears of that before it goes on.
 DIES_WAITING = """
 import threading, time
-from fastpost import portions, workers
+from fastpost import portions, processes, workers
+portions.wants_all = processes.wants_all = lambda uploads, *, secure: True
 from fastpost.__main__ import main
 made, dead, take, walk_on, init = (
     [], threading.Event(), portions.Portions.take, portions.Portions._walk_on, workers.Worker.__init__
@@ -263,6 +262,29 @@ def test_files_that_are_found_for_one_that_is_gone_are_not_lost(tmp_path: Path) 
     assert files["failed"] < 200, "what was found later is sent by the other one"
 
 
+class Few(Counting):
+    """Speaks to so many connections, and ends any further one at once."""
+
+    def __init__(self, connections: int) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def accepts(self, number: int) -> bool:
+        return number < self._connections
+
+
+@pytest.mark.parametrize(("processes", "connections"), [(2, 1), (4, 2), (4, 3)])
+def test_the_files_of_those_that_get_no_connection_are_for_the_others(
+    folder: Path, processes: int, connections: int
+) -> None:
+    with ScriptedServer(Few(connections)) as server:
+        options = ("--processes", str(processes), "--concurrency", "40", "--retry-delay", "0.05")
+        run = command.upload(folder, "--to", server.url, *options, code=command.SPREAD)
+    assert run.code == 0, run.report["errors"]
+    assert run.files["ok"] == len(server.requests) == FILES
+    assert run.told("one of the processes has no connection")
+
+
 def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
     class Refusing(Script):
         def completed(self, peer: Peer, request: Request) -> None:
@@ -270,7 +292,9 @@ def test_failures_are_named_and_written_whichever_process_had_them(folder: Path,
 
     failures = tmp_path / "failures.ndjson"
     with ScriptedServer(Refusing()) as server:
-        run = command.upload(folder, "--to", server.url, "--processes", "2", "--failures", failures)
+        run = command.upload(
+            folder, "--to", server.url, "--processes", "2", "--failures", failures, code=command.SPREAD
+        )
     expected = {f"{number % 7}/{number:03}.bin" for number in range(5, FILES, 10)}
     assert run.code == 1
     assert run.errors == {"HttpStatus": len(expected)}
@@ -295,13 +319,15 @@ def test_two_files_for_one_url_are_met_although_two_processes_have_them(tmp_path
 
 def test_responses_are_shown_by_the_parent_alone(folder: Path) -> None:
     with ScriptedServer() as server:
-        run = command.run("upload", folder, "--to", server.url, "--processes", "2", "--show-response")
+        run = command.run(
+            "upload", folder, "--to", server.url, "--processes", "2", "--show-response", code=command.SPREAD
+        )
     assert run.code == 0
     assert sum(line.startswith("201 PUT") for line in run.out.splitlines()) == FILES
 
 
 def test_the_embedded_server_compares_what_all_of_them_sent(folder: Path) -> None:
-    run = command.upload(folder, "--processes", "2")
+    run = command.upload(folder, "--processes", "2", code=command.SPREAD)
     assert run.code == 0
     assert run.report["verified"] == FILES
 
@@ -323,6 +349,9 @@ def test_too_little_to_share_out_is_refused_with_the_cure(folder: Path, options:
     run = command.upload(folder, "--to", "http://127.0.0.1:1/", *options)
     assert run.code == 2
     assert cure in run.err
+
+
+ALONE = "from fastpost.__main__ import main; main()"
 
 
 class Slow(Script):
@@ -356,10 +385,12 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def begin(folder: Path, *options: str, at_work: int = 3) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
+def begin(
+    folder: Path, *options: str, at_work: int = 3, code: str = command.SPREAD
+) -> Iterator[tuple[subprocess.Popen[bytes], Slow]]:
     """A run of three processes in the midst of its work: those that have any have uploads that are not answered."""
     script = Slow(40)
-    with running(folder, script, "--processes", "3", "--concurrency", "20", *options) as process:
+    with running(folder, script, "--processes", "3", "--concurrency", "20", *options, code=code) as process:
         until(lambda: script.waiting == at_work)
         yield process, script
 
@@ -406,7 +437,7 @@ def test_two_signals_stop_all_of_them_and_the_report_is_one(
 def test_processes_that_are_not_needed_are_not_begun(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"{number}").write_bytes(b"x")
-    with begin(tmp_path, at_work=1) as (process, _):
+    with begin(tmp_path, at_work=1, code=ALONE) as (process, _):
         assert children(process.pid) == []
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
