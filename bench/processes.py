@@ -3,8 +3,8 @@
     python -m bench.processes [--rounds 5] [--servers nghttpd h2corn nginx]
 
 Both have two connections and 50 uploads in flight, and run in turn after a warm-up; whole processes are measured from
-outside. Exits with 1 when two processes lose anywhere, or gain nothing on large files over TLS where the server leaves a
-core free.
+outside. Exits with 1 when two processes lose anywhere, or gain nothing on large files over TLS where the server leaves
+a core free.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ cdef class RequestContent:
         return _changed() if attempt.source.shrank() else file_failure(EIO)
 
     cdef void begin_opening(self) noexcept:
-        """Files are opened from here on, until `end_opening`. Timed together, as two questions a file would cost 1 %."""
+        """Files are opened from here on, until `end_opening`: timed together, as two questions a file cost 1 %."""
         self._opened_before = self._opened
         self._began_opening = now_us()
         self._slept_before = slept()

@@ -125,7 +125,7 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
     "stream_window": _stream_window,
     "connection_window": _connection_window,
     "socket": lambda _: "the socket was full: the network, or the server's reading, takes no more",
-    "disk": lambda _: "a read had to wait for the disk: warm files, or a faster disk, would go up faster",
+    "disk": lambda _: "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster",
     "server": lambda _: (
         "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
         "help if it can work on several"

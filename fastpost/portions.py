@@ -1,8 +1,7 @@
 """Files for several processes, cut from one walk.
 
-Large files over TLS are spread from the beginning, as to encrypt them takes a core. Others go to the first process,
-which walks, until that one is busy and a core is idle: handing a file over costs as much as a tenth of uploading a
-small one, and two processes that share two cores with the server are slower than one.
+All go to the first process, which walks, until that one is busy and a core is idle: handing a file over costs as much
+as a tenth of uploading a small one, and two processes that share two cores with the server are slower than one.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ _OCTETS: Final = 64 * 2**20
 _ALL: Final = 2**20
 #: Mean octets of a file from which handing it over costs next to nothing, beside uploading it.
 _MEDIUM: Final = 64 * 2**10
-#: Mean octets of a file from which, over TLS, all processes are had from the beginning.
-_LARGE: Final = 2**20
+#: Octets that the first process has for itself, at least, where files are set aside for those that may join.
+_ENOUGH: Final = 512 * 2**20
 #: The part of a core that one more process must find idle, and the part that the first one must use: then it brings
 #: more than it costs. Who waits for a server that is slow, or far away, needs no second one to wait.
 _IDLE: Final = 0.6
 _BUSY: Final = 0.7
+#: The part that must be idle where huge files over TLS are set aside: those cost nothing to hand over.
+_IDLE_FOR_HUGE: Final = 0.5
 #: Looks in a row that must find it.
 _LOOKS: Final = 2
 #: Files of the first batch whose sizes are looked at.
@@ -44,8 +45,6 @@ class Portions:
         batches: the walk, iterated in whichever thread finds nothing left, never in two at a time.
         processes: how many will ask.
         arrived: called in that thread with each batch; returns what of it is to be uploaded.
-        spread: called in that thread when the first files are large, before any is handed out: all processes have a
-            share from then on.
         secure: they go over TLS.
     """
 
@@ -54,14 +53,12 @@ class Portions:
         batches: Iterable[Batch],
         processes: int,
         arrived: Callable[[Batch], list[Upload]],
-        spread: Callable[[], None],
         *,
         secure: bool,
     ) -> None:
         self._batches = iter(batches)
         self._processes = processes
         self._arrived = arrived
-        self._spread = spread
         self._secure = secure
         #: In reverse: the next ones are at its end.
         self._left: list[Upload] = []
@@ -73,7 +70,9 @@ class Portions:
         #: Processes beside the first one that get something.
         self.welcome = 0
         self._most = _ALL
-        self._idle_looks = 0
+        #: Of those that are left: not for the first process, as long as it is not known who else there will be.
+        self._aside = 0
+        self._looks = self._idle_looks = 0
         self._walking = self._ended = self._stopped = False
         #: Guards all of that; never held during the walk, which may wait for a disk.
         self._lock = threading.Lock()
@@ -94,8 +93,8 @@ class Portions:
                     portion = self._kept.pop(kept)
                     self._tell_news()
                     return portion
-                if self._left:
-                    return self._cut(self._most)
+                if (most := self._left_for(process)) > 0:
+                    return self._cut(min(self._most, most))
                 if self._ended:
                     return None
                 self._walking = True
@@ -105,7 +104,8 @@ class Portions:
         """Wait until there is something for a process; False when there is nothing more."""
         with self._lock:
             self._news[process].wait_for(lambda: self._has_news(process))
-            return not self._stopped and (not self._ended or self._kept_for(process) is not None)
+            more = bool(self._left) or not self._ended or self._kept_for(process) is not None
+            return more and not self._stopped
 
     def worth(self, idle: float, busy: float) -> int:
         """Return how many processes beside the first one are worth having; never fewer than there are.
@@ -114,7 +114,11 @@ class Portions:
             idle: cores that were idle since the last call.
             busy: part of a core that the first process's loop used since then.
         """
-        self._idle_looks = self._idle_looks + 1 if idle >= _IDLE and busy >= _BUSY else 0
+        self._looks += 1
+        least = _IDLE_FOR_HUGE if self._aside else _IDLE
+        self._idle_looks = self._idle_looks + 1 if idle >= least and busy >= _BUSY else 0
+        if self._looks >= _LOOKS and not self._idle_looks:
+            self._spare_nothing()
         return min(self.welcome + (self._idle_looks >= _LOOKS), self._processes - 1)
 
     def admit(self, number: int, mean: float | None) -> None:
@@ -122,6 +126,8 @@ class Portions:
         with self._lock:
             if number > self.welcome:
                 self._idle_looks = 0
+            for process in range(self.welcome + 1, number + 1):
+                self._keep_what_was_set_aside(process)
             self.welcome = number
             # What nobody else waits for needs no small portions.
             self._most = _most(mean) if number or (mean or 0) >= _MEDIUM else _ALL
@@ -145,6 +151,24 @@ class Portions:
         with self._lock:
             return len(self._left) + sum(map(len, self._kept.values()))
 
+    def _left_for(self, process: int) -> int:
+        return len(self._left) - (self._aside if process == 0 else 0)
+
+    def _spare_nothing(self) -> None:
+        with self._lock:
+            self._aside = 0
+            self._tell_news()
+
+    def _keep_what_was_set_aside(self, process: int) -> None:
+        """Its part of that is for a process which takes a while to start."""
+        others = self._processes - process
+        share = -(-min(self._aside, len(self._left)) // others)
+        if share:
+            self._kept[process] = self._left[:share][::-1]
+            del self._left[:share]
+            self._owed.remove(process)
+        self._aside = max(self._aside - share, 0)
+
     def _tell_news(self) -> None:
         for process, news in enumerate(self._news):
             if self._has_news(process):
@@ -153,10 +177,14 @@ class Portions:
     def _has_news(self, process: int) -> bool:
         if self._stopped or process in self._gone or self._kept_for(process) is not None:
             return True
+        if process > self.welcome:
+            return self._ended and not self._left
+        if self._left:
+            return self._left_for(process) > 0
         if self._ended:
             # The first one stays until the others have what was kept for them, or are gone.
             return process > 0 or not self._kept
-        return process <= self.welcome and (bool(self._left) or not self._walking)
+        return not self._walking
 
     def _kept_for(self, process: int) -> int | None:
         orphans = self._gone if process == 0 else ()
@@ -165,6 +193,8 @@ class Portions:
     def _cut(self, most: int) -> list[Upload]:
         portion = self._left[: -most - 1 : -1]
         del self._left[-most:]
+        if self._ended and not self._left:
+            self._tell_news()  # there is nothing to wait for any more
         return portion
 
     def _walk_on(self) -> None:
@@ -186,11 +216,8 @@ class Portions:
 
     def _begin(self, uploads: list[Upload]) -> None:
         self._begun = True
-        others = self.welcome
-        if wants_all(uploads, secure=self._secure):
-            self._spread()
-            others = self._processes - 1
-        self.admit(others, _mean(uploads))
+        self._aside = set_aside(uploads, self._processes - self.welcome, secure=self._secure)
+        self.admit(self.welcome, _mean(uploads))
 
     def _keep_first_portions(self) -> None:
         """See to it that few large files don't all go to who asks first."""
@@ -199,9 +226,13 @@ class Portions:
             self._kept[self._owed.pop(0)] = self._cut(share)
 
 
-def wants_all(uploads: list[Upload], *, secure: bool) -> bool:
-    """Tell whether all processes are worth having for these from the beginning: whether to encrypt them takes a core."""
-    return secure and bool(uploads) and _mean(uploads) >= _LARGE
+def set_aside(uploads: list[Upload], processes: int, *, secure: bool) -> int:
+    """Return how many of the first files are for those that may join, if it takes a core to encrypt them.
+
+    The first process would begin a few huge ones all at once. What it has for itself lasts until more is known.
+    """
+    share = -(-len(uploads) // processes)
+    return len(uploads) - share if secure and share * _mean(uploads) >= _ENOUGH else 0
 
 
 def _most(mean: float | None) -> int:

@@ -1,8 +1,7 @@
 """A run spread over several processes (`--processes`): one walk, one tally, and a loop on each core.
 
 The first process walks and uploads as it does alone, hands portions of files to the workers that ask, and adds up what
-they tell. Where the first files are large and go over TLS, workers are forked before there is a loop or a thread. Else
-one is started when it pays: what a fork costs, a run of small files that keeps the cores busy never earns back.
+they tell. A worker is started when it pays: when the first process is busy and a core is idle.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from fastpost import target as targets
 from fastpost._table import Attempt
 from fastpost.cores import Cores
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError
-from fastpost.portions import Portions, wants_all
+from fastpost.portions import Portions
 from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
 from fastpost.uploader import Uploader
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from fastpost.sources import Upload
 
 #: Seconds between looks at what was done and at the cores.
-_LOOK: Final = 0.2
+_LOOK: Final = 0.1
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
 
@@ -64,24 +63,16 @@ class Processes:
         self._run: _Run | None = None
 
     @contextlib.contextmanager
-    def workers(self, batches: Iterable[Batch], *, tells_results: bool, grace: float) -> Iterator[Iterable[Batch]]:
-        """Have the workers of one run; gives its batches again. No loop and no thread may exist yet.
+    def workers(self, *, tells_results: bool, grace: float) -> Iterator[None]:
+        """Have the workers of one run.
 
         Args:
-            batches: what will be uploaded; the first one is taken here, and looked at.
             tells_results: `on_results` of the run will be called.
             grace: seconds that uploads have to finish after the first `stop`.
-        Raises OSError when there can be no more processes.
         """
-        batches = iter(batches)
-        first = list(itertools.islice(batches, 1))
         self._workers = [Worker(Orders(share, tells_results, grace)) for share in self._shares]
         try:
-            secure = self.target.scheme == "https"
-            if any(wants_all(batch.uploads, secure=secure) for batch in first):
-                for one in self._workers:
-                    one.fork(self._workers)
-            yield itertools.chain(first, batches)
+            yield
         finally:
             for one in self._workers:
                 one.end()
@@ -169,9 +160,8 @@ class _Run:
         self._done: asyncio.Future[None] = self._loop.create_future()
         #: This process has a connection, or needs none any more: then the others may have theirs.
         self._connected = threading.Event()
-        self._portions = Portions(
-            batches, 1 + len(workers), self._batch_arrived, self._spread, secure=self._target.scheme == "https"
-        )
+        secure = self._target.scheme == "https"
+        self._portions = Portions(batches, 1 + len(workers), self._batch_arrived, secure=secure)
         self._cores = Cores()
 
     async def complete(self) -> None:
@@ -257,10 +247,6 @@ class _Run:
         self._tally.measured((self._own, *(each.counts for each in self._workers)))
 
     # --- how many share the work ----------------------------------------------------------------------------------
-
-    def _spread(self) -> None:
-        """All have a share from the beginning: this process's own is told to its run before its first files."""
-        self._call_soon(self._processes.limit, len(self._workers))
 
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""

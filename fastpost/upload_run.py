@@ -101,7 +101,7 @@ class UploadRun:
 
         Raises OSError when the failures file or the journal can't be made, UsageError when it is no journal for this.
         """
-        with self._workers(batches) as batches, self._journal_kept(), self._failures_file():
+        with self._workers(), self._journal_kept(), self._failures_file():
             if self._journal is not None:
                 batches = self._journal.gate(self._journal.remaining(batches))
             if self._progress is not None:
@@ -202,11 +202,11 @@ class UploadRun:
                 progress.octets_known = False
             yield batch
 
-    def _workers(self, batches: Iterable[Batch]) -> contextlib.AbstractContextManager[Iterable[Batch]]:
+    def _workers(self) -> contextlib.AbstractContextManager[None]:
         if isinstance(self._uploader, Uploader):
-            return contextlib.nullcontext(batches)
+            return contextlib.nullcontext()
         tells = self._looks_at_results or self._verify or self._journal_path is not None
-        return self._uploader.workers(batches, tells_results=tells, grace=GRACE)
+        return self._uploader.workers(tells_results=tells, grace=GRACE)
 
     # --- the journal --------------------------------------------------------------------------------------------------
 

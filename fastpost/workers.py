@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import socket
@@ -12,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Final
 from fastpost import forks
 from fastpost.errors import WorkerLost
 from fastpost.tally import Tally
-from fastpost.worker import Message, Orders, packed, work
+from fastpost.worker import Message, Orders, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from fastpost.portions import Portions
     from fastpost.sources import Upload
@@ -25,7 +24,7 @@ _THREAD_ENDS: Final = 1.0
 
 
 class Worker(forks.Other):
-    """A worker process as its parent sees it; there is none before it is forked or started.
+    """A worker process as its parent sees it; there is none before it is started.
 
     Attributes:
         counts: the last cut of its tally.
@@ -46,28 +45,16 @@ class Worker(forks.Other):
         self._served = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def fork(self, others: Iterable[Worker]) -> None:
-        """Fork it, with all that is loaded: no loop, no thread may exist yet."""
-        with self._pipes() as (asks, told):
-            self.pid = forks.forked(lambda: work(asks, told), others)
-
     def start(self) -> None:
-        """Start it from nothing, unless it is there already: whatever this process has besides, it gets none of it.
+        """Start it from nothing: whatever this process has besides, it gets none of it.
 
         Raises OSError when there can be no more processes.
         """
-        if self._asks is None:
-            with self._pipes() as (asks, told):
-                self.pid = forks.started("from fastpost.worker import main; main()", asks.fileno(), told.fileno())
-
-    @contextlib.contextmanager
-    def _pipes(self) -> Iterator[tuple[socket.socket, IO[bytes]]]:
-        """Make its pipes; gives its ends of them, which are closed here once it has them."""
         self._asks, asks = socket.socketpair()
         reading, writing = os.pipe()
         self._told = open(reading, "rb")  # noqa: SIM115
         with asks, open(writing, "wb") as told:
-            yield asks, told
+            self.pid = forks.started("from fastpost.worker import main; main()", asks.fileno(), told.fileno())
 
     def attend(self, name: str, waits: Callable[..., None], *arguments: object) -> None:
         """Have a thread call `waits`, which waits for this worker and ends with it."""

@@ -137,12 +137,36 @@ ssize_t preadv64v2(int fd, const struct iovec *vector, int count, off_t offset, 
 """
 
 
+#: The same where the file system can't tell what is cached (FUSE and some file servers), and where opening is slow.
+CAN_NOT_TELL = SLOW_DISK.replace("EAGAIN", "EOPNOTSUPP")
+SLOW_TO_OPEN = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+
+static void wait(const char *path) { if (strstr(path, ".bin")) usleep(10000); }
+
+#define OPEN(name) int name(const char *path, int flags, ...) { \\
+    int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #name); \\
+    wait(path); return real(path, flags, 0600); }
+#define OPENAT(name) int name(int folder, const char *path, int flags, ...) { \\
+    int (*real)(int, const char *, int, ...) = (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #name); \\
+    wait(path); return real(folder, path, flags, 0600); }
+OPEN(open) OPEN(open64) OPEN(__open_2) OPEN(__open64_2)
+OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
+"""
+
+
 @pytest.mark.unsanitized
-def test_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "disk", [SLOW_DISK, CAN_NOT_TELL, SLOW_TO_OPEN], ids=["nothing cached", "cache can't be asked", "slow to open"]
+)
+def test_disk(tmp_path: Path, disk: str) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler is not None, "the compiler that fastpost needs anyway"
     source, library = tmp_path / "slow_disk.c", tmp_path / "slow_disk.so"
-    source.write_text(SLOW_DISK)
+    source.write_text(disk)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def test_none_of_several_processes_waits_awake(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("fastpost.processes.Uploader", made.append)
     monkeypatch.setattr("fastpost.processes.Orders", lambda settings, *_: made.append(settings))
     settings = Settings(to="http://a/", connections=3)
-    with Processes(settings, 3).workers([], tells_results=False, grace=1.0):
+    with Processes(settings, 3).workers(tells_results=False, grace=1.0):
         pass
     assert settings.busy_poll
     assert [one.busy_poll for one in made] == [False, False, False]
@@ -49,14 +49,7 @@ def names(portion: list[Upload] | None) -> list[bytes]:
     return [upload.name for upload in portion or ()]
 
 
-def cut(
-    sizes: list[int],
-    processes: int,
-    octets: int = 4096,
-    spread: Callable[[], None] = lambda: None,
-    *,
-    secure: bool = True,
-) -> Portions:
+def cut(sizes: list[int], processes: int, octets: int = 4096, *, secure: bool = True) -> Portions:
     """Portions of a walk that finds batches of so many files of so many octets."""
 
     def arrived(batch: Batch) -> list[Upload]:
@@ -64,7 +57,7 @@ def cut(
             upload.size = octets
         return batch.uploads
 
-    return Portions(walk(sizes), processes, arrived, spread, secure=secure)
+    return Portions(walk(sizes), processes, arrived, secure=secure)
 
 
 @given(st.lists(st.integers(0, 700), max_size=6), st.integers(2, 4), st.sampled_from([0, 2**20]), st.booleans())
@@ -88,32 +81,60 @@ def test_portions_hold_every_upload_once(sizes: list[int], processes: int, octet
     assert sorted(taken) == sorted(b"%d" % number for number in range(sum(sizes)))
 
 
-def test_few_large_files_are_divided_evenly_whoever_asks_first() -> None:
-    spread: list[str] = []
-    portions = cut([8], 2, 2**20, lambda: spread.append("spread"))
-    assert names(portions.take(0)) == [b"0", b"1", b"2", b"3"]
-    assert names(portions.take(1)) == [b"4", b"5", b"6", b"7"]
-    assert spread == ["spread"], "once, before anything was handed out"
+GB = 2**30
 
 
-def test_large_files_that_are_found_one_by_one_are_divided_too() -> None:
-    portions = cut([1, 1, 0, 1], 3, 2**20)
-    assert [names(portions.take(process)) for process in (0, 1, 2)] == [[b"0"], [b"1"], [b"2"]]
+def test_of_few_huge_files_over_tls_each_process_has_its_part() -> None:
+    """The first one would begin them all before it is known who else there will be."""
+    portions = cut([8], 3, GB)
+    assert names(portions.take(0)) == [b"0"]
+    portions.admit(1, GB)
+    portions.admit(2, GB)
+    assert [names(portions.take(process)) for process in (1, 2)] == [[b"5", b"6", b"7"], [b"3", b"4"]]
+    assert [names(portions.take(0)) for _ in range(2)] == [[b"1"], [b"2"]]
+    assert portions.take(0) is None
+
+
+def test_what_was_set_aside_is_for_the_first_one_when_nobody_joins() -> None:
+    portions = cut([4], 2, GB)
+    assert [names(portions.take(0)) for _ in range(2)] == [[b"0"], [b"1"]]
+    with answer(portions, 1) as other:
+        with answer(portions, 0) as answered:
+            assert portions.worth(0.9, 0.9) == 0
+            assert not answered
+            assert portions.worth(0.1, 0.9) == 0
+        assert names(answered[0]) == [b"2"]
+        assert names(portions.take(0)) == [b"3"]
+        assert portions.take(0) is None
+    assert other == [None], "who never joined ends with the last file"
+
+
+@pytest.mark.parametrize(("count", "octets", "secure"), [(8, GB, False), (8, 2**20, True), (1, GB, True), (0, 0, True)])
+def test_nothing_is_set_aside_that_would_be_missed(count: int, octets: int, secure: bool) -> None:
+    """The first one is done with it before anyone could join, or has room for it all."""
+    portions = cut([count], 2, octets, secure=secure)
+    taken: list[bytes] = []
+    with answer(portions, 1):
+        while (portion := portions.take(0)) is not None:
+            taken += names(portion)
+    assert len(taken) == count
 
 
 def test_sizes_are_looked_up_where_they_are_not_known(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(bytes(3_000_000))
+    with (tmp_path / "huge").open("wb") as out:
+        out.truncate(2 * GB)
     batch = Batch()
-    batch.uploads = [Upload(os.fsencode(tmp_path / name), name.encode()) for name in ("large", "gone")]
-    spread: list[str] = []
-    portions = Portions([batch], 2, lambda batch: batch.uploads, lambda: spread.append("spread"), secure=True)
-    assert names(portions.take(0)) == [b"large"]
-    assert spread
+    batch.uploads = [Upload(os.fsencode(tmp_path / name), name.encode()) for name in ("huge", "gone")]
+    portions = Portions([batch], 2, lambda batch: batch.uploads, secure=True)
+    assert names(portions.take(0)) == [b"huge"]
+    portions.admit(1, GB)
+    assert names(portions.take(1)) == [b"gone"]
 
 
 def test_what_is_kept_for_a_process_that_is_gone_is_for_the_first_one() -> None:
-    portions = cut([2], 2, 2**20)
+    portions = cut([2], 2, GB)
     assert names(portions.take(0)) == [b"0"]
+    portions.admit(1, GB)
     portions.leave(1)
     assert names(portions.take(0)) == [b"1"]
     assert portions.take(0) is None
@@ -130,8 +151,9 @@ def test_for_one_that_is_gone_nothing_more_is_taken_though_it_waits() -> None:
 
 
 def test_the_first_one_stays_until_the_others_have_what_is_kept_for_them() -> None:
-    portions = cut([2], 2, 2**20)
+    portions = cut([2], 2, GB)
     assert names(portions.take(0)) == [b"0"]
+    portions.admit(1, GB)
     with answer(portions, 0) as answered:
         assert not answered
         assert names(portions.take(1)) == [b"1"]
@@ -156,19 +178,10 @@ def test_one_that_is_admitted_gets_portions() -> None:
     assert len(portions.take(0) or ()) == 128
 
 
-@pytest.mark.parametrize("octets", [4096, 2**18, 2**28])
-def test_in_cleartext_the_first_one_begins_alone(octets: int) -> None:
-    """What it takes at a time leaves something for those that may come."""
-    spread: list[str] = []
-    portions = cut([1000], 2, octets, lambda: spread.append("spread"), secure=False)
-    assert len(portions.take(0) or ()) == {4096: 1000, 2**18: 128, 2**28: 1}[octets]
-    assert portions.welcome == 0
-    assert not spread
-
-
-def test_medium_files_are_encrypted_by_the_first_one_alone() -> None:
-    portions = cut([1000], 2, 2**18)
-    portions.take(0)
+@pytest.mark.parametrize(("octets", "portion"), [(4096, 1000), (2**18, 128), (2**28, 1)])
+def test_the_first_one_begins_alone_and_leaves_large_files_to_those_that_may_come(octets: int, portion: int) -> None:
+    portions = cut([1000], 2, octets)
+    assert len(portions.take(0) or ()) == portion
     assert portions.welcome == 0
 
 
@@ -209,7 +222,7 @@ def test_a_walk_that_fails_says_so_once_and_ends_the_others() -> None:
         yield from walk([2])
         raise OSError("gone")
 
-    portions = Portions(broken(), 2, lambda batch: batch.uploads, lambda: None, secure=False)
+    portions = Portions(broken(), 2, lambda batch: batch.uploads, secure=False)
     assert names(portions.take(0)) == [b"0", b"1"]
     with pytest.raises(OSError, match="gone"):
         portions.take(0)

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-#: Has every process of `--processes` upload from the beginning, whatever the files are.
-SPREAD = (
-    "from fastpost import portions, processes\n"
-    "portions.wants_all = processes.wants_all = lambda uploads, *, secure: bool(uploads)\n"
-    "from fastpost.__main__ import main\n"
-    "main()\n"
-)
+#: Has every process of `--processes` join at once, and an even part of the first files set aside for each.
+SPREADING = """
+from fastpost import cores, portions, processes
+cores.Cores.idle = lambda self: 9.0
+portions._BUSY = 0
+processes._LOOK = 0.01
+portions.set_aside = lambda uploads, processes, *, secure: len(uploads) - -(-len(uploads) // processes)
+"""
+#: The command line, with that.
+SPREAD = f"{SPREADING}\nfrom fastpost.__main__ import main\nmain()\n"
 #: Seconds after which a run counts as hanging.
 LIMIT = 110.0
 
