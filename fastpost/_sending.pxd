@@ -73,6 +73,7 @@ cdef class SendSide:
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
     cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
+    cdef int _spare_reset(self, uint32_t stream_id) except -1
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1
     cdef int _close(self, Attempt attempt, object failure, double now) except -1

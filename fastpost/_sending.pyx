@@ -10,7 +10,7 @@ import collections
 
 from libc.errno cimport EFAULT, EMFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
@@ -573,6 +573,15 @@ cdef class SendSide:
         put_frame_header(frame, 4, RST_STREAM, 0, stream_id)
         put_u32(frame + FRAME_HEADER, error_code)
         self._control += frame[:FRAME_HEADER + 4]
+        return 0
+
+    cdef int _spare_reset(self, uint32_t stream_id) except -1:
+        """The peer has reset the stream itself: ours, if it was queued last, is not to be sent (RFC 9113 §5.1)."""
+        cdef uint8_t[FRAME_HEADER] frame
+        cdef Py_ssize_t start = len(self._control) - FRAME_HEADER - 4
+        put_frame_header(frame, 4, RST_STREAM, 0, stream_id)
+        if start >= 0 and memcmp(<uint8_t*>self._control + start, frame, FRAME_HEADER) == 0:
+            del self._control[start:]
         return 0
 
     cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1:

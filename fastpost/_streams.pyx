@@ -325,6 +325,7 @@ cdef class DataPlane(SendSide):
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM that isn't 4 octets long")
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
+            self._spare_reset(frame.stream_id)
             return self._count_idle(1)
         error_code = get_u32(frame.payload)
         if error_code == ErrorCode.REFUSED_STREAM:

@@ -155,7 +155,7 @@ def _windowed(tally: Tally, blocked: dict[str, float]) -> Tally:
     windowed = Tally()
     windowed.blocked = blocked
     windowed.peer = tally.peer
-    windowed.connections = tally.connections
+    windowed.connections, windowed.at_once, windowed.refused = tally.connections, tally.at_once, tally.refused
     return windowed
 
 

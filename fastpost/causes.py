@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
     from fastpost.tally import Tally
 
-#: In the order of cli.md; the last one is what is left: fastpost itself.
+#: In the order of reports; the last one is what is left: fastpost itself.
 CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
 
 #: What no number of connections helps against.
 NO_STREAM: Final = "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)"
 
+#: More connections than these are never proposed.
+_MOST_CONNECTIONS: Final = 16
 #: Stream-seconds below which nothing is worth a word.
 _LEAST: Final = 0.05
 
@@ -57,8 +59,8 @@ def _stream_limit(tally: Tally) -> str:
     if not allowed:
         return f"uploads waited for a free stream: {NO_STREAM}; {_turn(tally, 'stream_limit')}try again later"
     return (
-        f"uploads waited for a free stream: the server allows {allowed:,} at once on a connection; "
-        f"{_turn(tally, 'stream_limit')}--connections {_more(tally)}"
+        f"uploads waited for a free stream: the server allows {allowed:,} at once on a connection"
+        f"{_cures(tally, 'stream_limit')}"
     )
 
 
@@ -79,14 +81,14 @@ def _scheduled_stream_window(tally: Tally) -> str:
 
 def _connection_window(tally: Tally) -> str:
     return (
-        f"the connection window was closed: the server grants {_octets(tally.peer.connection_window)}; "
-        f"{_turn(tally, 'connection_window')}--connections {_more(tally)}"
+        f"the connection window was closed: the server grants {_octets(tally.peer.connection_window)}"
+        f"{_cures(tally, 'connection_window')}"
     )
 
 
 def _client(processes: int) -> str:
     if processes == 1:
-        cure = "one core of this machine is the limit; --processes 2 uses another one"
+        cure = "one core of this machine is the limit; --processes 2 uses another one, where one is idle"
     else:
         cure = f"the cores of its {processes} processes are the limit; more of them help where cores are free"
     return f"fastpost itself was busy with other uploads: {cure}"
@@ -109,8 +111,14 @@ def _knob(tally: Tally, cause: str) -> str:
     return f"{known[0]}: {knob}" if known is not None and knob else ""
 
 
-def _more(tally: Tally) -> int:
-    return min(max(4, 2 * tally.connections), 16)
+def _cures(tally: Tally, cause: str) -> str:
+    """Return what to turn at this server, and how many connections may help; what was tried in vain is none."""
+    more = min(max(4, 2 * tally.at_once), _MOST_CONNECTIONS)
+    cures = [_knob(tally, cause)]
+    if more > tally.at_once and not tally.refused:
+        cures.append(f"--connections {more}")
+    told = "; or ".join(filter(None, cures))
+    return f"; {told}" if told else ", and it alone can grant more"
 
 
 def _octets(count: int) -> str:
@@ -124,8 +132,12 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
     "stream_limit": _stream_limit,
     "stream_window": _stream_window,
     "connection_window": _connection_window,
-    "socket": lambda _: "the socket was full: the network, or the server's reading, takes no more",
-    "disk": lambda _: "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster",
+    "socket": lambda _: (
+        "the socket was full: the network, or the server's reading, takes no more; a faster line or server would"
+    ),
+    "disk": lambda _: (
+        "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster"
+    ),
     "server": lambda _: (
         "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
         "help if it can work on several"

@@ -119,6 +119,8 @@ class Connection:
         self._room_told = 0
         #: There was work for it when it ended, or it allowed none at all.
         self.was_used = False
+        #: It was said that the server allows no stream.
+        self._told_of_none = False
         #: When it was open (monotonic seconds).
         self.opened_at = 0.0
         self._opened = False
@@ -210,6 +212,11 @@ class Connection:
             return  # HTTP/2 it is, whatever came behind its SETTINGS
         if isinstance(failure, TargetUnreachable):
             raise type(failure)(f"{where}: {failure}; fastpost needs HTTP/2, by ALPN (https) or prior knowledge (http)")
+        if failure is not None and self._target.scheme == "https":
+            raise ConnectFailed(
+                f"{where} agreed on HTTP/2 (ALPN) and ended the connection before its SETTINGS ({failure}): "
+                "check the server and its log"
+            )
         if failure is not None:
             raise NotHttp2(
                 f"{where} ended the connection before its HTTP/2 SETTINGS ({failure}): "
@@ -411,7 +418,8 @@ class Connection:
         elif not self._pinged_at:
             self._pinged_at = now
             self.session.ping()
-            if starved:
+            if starved and not self._told_of_none:
+                self._told_of_none = True
                 self._on_notice(_NO_STREAMS)
         elif self.session.ping_answered:
             self._pinged_at = 0.0
@@ -419,7 +427,9 @@ class Connection:
             for attempt in stalled:
                 plane.cancel(attempt, Stalled(what), now)
         elif now - max(self._pinged_at, plane.delivery.arrived_at) > _PING_TIMEOUT:
-            self._end(Stalled(f"nothing moved for {timeout:g} s and PING stayed unanswered: check the network"))
+            what = f"nothing moved for {timeout:g} s and PING stayed unanswered: check the network"
+            self._on_notice(f"a connection is given up: {what}")
+            self._end(Stalled(what))
             return
         self._advance(now)
 

@@ -30,6 +30,10 @@ if typing.TYPE_CHECKING:
 
 #: A connection that the server ends so soon (seconds), with nothing answered, is one that it did not want.
 _SOON = 5.0
+#: Seconds for which a connection that is being opened has its share of the streams: a handshake takes less.
+_PROMPT = 1.0
+#: Uploads that may fail by lost connections, while nothing is answered, before the server is held to blame.
+_LOST_MOST = 16
 
 
 class _Measures(typing.NamedTuple):
@@ -98,12 +102,17 @@ class Pool:
         self.concurrency = settings.concurrency
         #: When that was last halved; what was begun before can't tell how the server takes it.
         self.eased_at = 0.0
-        self._opening: set[asyncio.Task[None]] = set()
+        #: Those that are being opened, each with what will call it late; and those that are late.
+        self._opening: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self._late: set[asyncio.Task[None]] = set()
         self._ever_connected = False
         #: Said since one was last opened: several that are opened at a time fail for one reason.
         self._told: set[str] = set()
-        #: Connections in a row that had work and ended, while nothing was answered on any.
+        #: Connections in a row that had work and ended, while nothing was answered on any; those of them on which no
+        #: upload was begun; and uploads that failed for good by the others.
         self._fruitless = 0
+        self._unbegun = 0
+        self._lost = 0
         self._fruitless_at = 0.0
         self._last_end: FastpostError | None = None
         #: Responses in all when a connection last ended.
@@ -154,11 +163,12 @@ class Pool:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
-        self._opening.add(task)
+        self._opening[task] = asyncio.get_running_loop().call_later(_PROMPT, self._be_late, task)
         task.add_done_callback(self._opened)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
+        self._opening.pop(task).cancel()
+        self._late.discard(task)
         if task.cancelled() or self._closing:
             return
         failure = task.exception()
@@ -173,9 +183,15 @@ class Pool:
         else:
             self._on_ready()
 
+    def _be_late(self, task: asyncio.Task[None]) -> None:
+        """It takes long: until it comes, its share is for the others."""
+        self._late.add(task)
+        self._on_ready()
+
     def _do_without(self) -> None:
         """The server lets us have some connections but not this one: its share is for the others."""
         self._refused += 1
+        self._tally.refused += 1
         if self._growth is not None:
             live = sum(not one.session.plane.draining for one in self.connections)
             self._growth.limit(max(live, 1))
@@ -224,20 +240,25 @@ class Pool:
         self._told.clear()
         self._tally.connections += 1
         self.connections.append(connection)
+        live = sum(not one.session.plane.draining for one in self.connections)
+        self._tally.at_once = max(self._tally.at_once, live)
 
     async def _wait_for_answers(self) -> None:
-        """Give air to a server that ended the last connections without an answer. Raises ConnectFailed after too many.
+        """Give air to a server that ended the last connections without an answer.
 
-        Nothing was lost by them, so it is no retry: outside the budget, like a replay.
+        Raises ConnectFailed after too many of them on which no upload was begun, as no budget ends those, or when many
+        uploads have failed by them. A few may be to blame themselves, such as files that a server can't take.
         """
         if not self._fruitless:
             return
-        verdict = self._judge(NotProcessed("no answer", progress=False), replayed=self._fruitless - 1)
-        if verdict.wait is None:
+        most = self._budget.replay_cap
+        if self._unbegun > most or self._lost > _LOST_MOST:
             raise ConnectFailed(
                 f"{self._fruitless} connections in a row ended before anything was answered "
                 f"(the last: {self._last_end}): check the server and its log, or try again later"
             )
+        verdict = self._judge(NotProcessed("no answer", progress=False), replayed=min(self._fruitless, most) - 1)
+        assert verdict.wait is not None
         await asyncio.sleep(verdict.wait)
 
     def _judge(
@@ -343,7 +364,7 @@ class Pool:
     def expected(self) -> int:
         """Connections that take uploads, with those that are being opened: what is begun by then can't move there."""
         live = sum(not connection.session.plane.draining for connection in self.connections)
-        return max(min(live + len(self._opening), self._wanted()), live)
+        return max(min(live + len(self._opening) - len(self._late), self._wanted()), live)
 
     # --- shares -----------------------------------------------------------------------------------
 
@@ -431,14 +452,19 @@ class Pool:
             return
         responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)
         if responses > self._responses_seen:
-            self._fruitless = 0
+            self._fruitless = self._unbegun = self._lost = 0
         elif connection.was_used and connection.opened_at > self._fruitless_at:
             # Connections that end together end for one reason: what counts is one that was opened since.
             self._fruitless += 1
+            self._unbegun += not plane.begun
             self._fruitless_at = time.monotonic()
         self._responses_seen = responses
         self._last_end = connection.session.failure
         self._on_ready()
+
+    def note_lost(self, uploads: int) -> None:
+        """So many uploads failed for good, as each connection they were on was lost."""
+        self._lost += uploads
 
     def drain(self) -> Iterator[Attempt]:
         """Begin nothing more on any connection; yields what was not begun."""
@@ -451,8 +477,9 @@ class Pool:
         self._closing = True
         if self._sampling is not None:
             self._sampling.cancel()
-        for task in self._opening:
+        for task, late in self._opening.items():
             task.cancel()
+            late.cancel()
         for connection in list(self.connections):
             connection.close()
         if self._opening:

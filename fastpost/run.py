@@ -406,6 +406,9 @@ class Run:
                 self._waiting.delay(fresh, verdict.wait)
             else:
                 again.append(fresh)
+        lost = sum(isinstance(attempt.failure, ConnectionLost) for attempt in final)
+        if lost:
+            self._pool.note_lost(lost)
         self._backlog.extendleft(reversed(again))
         if again:
             self._connections_changed()

@@ -88,7 +88,7 @@ _RESULTS = (
     "ok", "failed", "payload", "wasted", "retried", "replayed", "statuses", "errors", "causes", "first_failures",
     "latencies",
 )  # fmt: skip
-_MEASURED = ("sent", "connections", "blocked", "shares", "peer")
+_MEASURED = ("sent", "connections", "at_once", "refused", "blocked", "shares", "peer")
 
 
 def _add(sums: dict[Any, Any], more: Mapping[Any, Any]) -> None:
@@ -104,6 +104,7 @@ class Tally:
     """
 
     __slots__ = (
+        "at_once",
         "blocked",
         "causes",
         "connections",
@@ -119,6 +120,7 @@ class Tally:
         "payload",
         "peer",
         "recorded",
+        "refused",
         "replayed",
         "retried",
         "sent",
@@ -156,8 +158,10 @@ class Tally:
         self.blocked: dict[str, float] = {}
         self.shares = Shares()
         self.peer = Peer()
-        #: Connections opened.
+        #: Connections opened; most of them that were open at a time; and those that could not be had beside others.
         self.connections = 0
+        self.at_once = 0
+        self.refused = 0
         #: Final statuses of uploads that had one.
         self.statuses: dict[int, int] = {}
         #: Final failures by class name.
@@ -237,13 +241,15 @@ class Tally:
 
     def measured(self, parts: Iterable[Tally]) -> None:
         """Take what the connections of several processes have measured: the last cut of each."""
-        self.sent = self.connections = 0
+        self.sent = self.connections = self.at_once = self.refused = 0
         self.blocked = {}
         self.shares = Shares()
         self.peer = Peer()
         for part in parts:
             self.sent += part.sent
             self.connections += part.connections
+            self.at_once += part.at_once
+            self.refused += part.refused
             _add(self.blocked, part.blocked)
             self.shares = self.shares.plus(part.shares)
             self.peer = self.peer.joined(part.peer)

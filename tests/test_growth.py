@@ -154,15 +154,12 @@ def test_stays_in_bounds_whatever_is_measured(most: int, samples: list[Sample]) 
 
 def test_uploads_stay_free_to_move_until_it_is_decided() -> None:
     growth = Growth(8)
-    assert growth.windows_ahead == 1
-    steps(growth, 0.5, 1e6, closed=0.1)
-    assert not growth.windows_ahead
-    steps(growth, 0.3, 1e6, closed=0.85)
-    assert growth.wanted == 2
-    assert growth.windows_ahead == 1, "on trial"
-    steps(growth, 0.75, 1e6, closed=0.85)
+    ahead = [growth.windows_ahead]
+    for seconds, closed in ((0.5, 0.1), (0.3, 0.85), (0.75, 0.85)):
+        steps(growth, seconds, 1e6, closed=closed)
+        ahead.append(growth.windows_ahead)
+    assert ahead == [1, 0, 1, 0], "at first, no need, on trial, at rest"
     assert growth.wanted == 1
-    assert not growth.windows_ahead, "it rests"
 
 
 def test_all_begin_at_the_most_where_windows_open() -> None:

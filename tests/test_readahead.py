@@ -23,8 +23,8 @@ from fastpost._readahead import ReadAhead, live_lines
 OPEN = (settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}), window_update(0, 2**31 - 1 - 65_535))
 
 #: Opening a file for the first time takes 5 ms, and no read finds anything in the cache; each takes 300 µs, asleep; or
-#: opening takes no time, and a read as if somebody else had the processor meanwhile. So it is with each file whose number
-#: EVERY divides, and from REST on with all. A line for each first opening: 1 when the main thread did it.
+#: opening takes no time, and a read as if somebody else had the processor meanwhile. So it is with each file whose
+#: number EVERY divides, and from REST on with all. A line for each first opening: 1 when the main thread did it.
 COLD_DISK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

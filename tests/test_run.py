@@ -760,6 +760,51 @@ def test_further_connections_that_auto_opens_in_vain(tmp_path: Path) -> None:
     assert tally.connections == 2
 
 
+class Mute(Script):
+    """Says nothing on further connections; takes 50 ms for each upload on the first one."""
+
+    def accepts(self, number: int) -> bool:
+        if number:
+            _NEVER.wait(6.0)
+        return not number
+
+
+def test_a_connection_that_is_being_opened_for_long_keeps_no_streams_from_the_others(tmp_path: Path) -> None:
+    uploads = files(tmp_path, 80)
+    counting = Counting()
+
+    class Slow(Mute):
+        def requested(self, peer: Peer, request: Request) -> None:
+            counting.requested(peer, request)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            _NEVER.wait(0.05)
+            counting.completed(peer, request)
+
+    with Server(Slow()) as server:
+        tally = drive(run(server.url, uploads, connections=8, concurrency=8, connect_timeout=5.0))
+    assert tally.ok == 80
+    assert counting.most > 4, "after a second in which the others had their part"
+
+
+def test_files_that_end_each_connection_take_no_others_with_them(tmp_path: Path) -> None:
+    """Three in a row, tried four times each: that is no server which answers nobody."""
+    uploads = files(tmp_path, 60)
+    poison = {f"/{number:05}.bin" for number in (5, 6, 7, 30, 31, 59)}
+
+    class Poisoned(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if request.path in poison:
+                peer.drop(abort=True)
+            peer.answer(request, 201)
+
+    results = Results()
+    with Server(Poisoned()) as server:
+        tally = drive(run(server.url, uploads, results, concurrency=1))
+    assert tally.ok == 54, tally.first_failures
+    assert results.failures() == {"ConnectionLost": 6}
+
+
 def test_answers_in_the_last_segment_count(tmp_path: Path) -> None:
     """The server answers and closes at once: what it said before it closed is not lost."""
     uploads = files(tmp_path, 5)

@@ -789,7 +789,9 @@ def test_an_early_response_is_the_result(files: Files, status: bytes, staged: bo
 def test_an_early_response_with_no_error(files: Files) -> None:
     script = halfway(files)
     script.send(script.response(1, b"200"), rst_stream(1, ErrorCode.NO_ERROR))
-    assert not served_octets(script.take())
+    taken = script.take()
+    assert not served_octets(taken)
+    assert not resets(taken), "the server has done that: who counts ours would take it for an attack"
     assert script.ends()[b"/0"].ok
     assert unharmed(script) is None
 
