@@ -13,7 +13,7 @@ import typing
 
 from fastpost import growth, retry, tls
 from fastpost.connection import Connection
-from fastpost.errors import ConnectFailed, NotHttp2, NotProcessed, TargetUnreachable
+from fastpost.errors import ConnectFailed, ConnectionLost, NotHttp2, NotProcessed, TargetUnreachable
 from fastpost.tally import Peer, Shares
 
 if typing.TYPE_CHECKING:
@@ -108,10 +108,10 @@ class Pool:
         self._ever_connected = False
         #: Said since one was last opened: several that are opened at a time fail for one reason.
         self._told: set[str] = set()
-        #: Connections in a row that had work and ended, while nothing was answered on any; those of them on which no
-        #: upload was begun; and uploads that failed for good by the others.
+        #: Connections in a row that had work and ended, while nothing was answered on any; those of them for which no
+        #: upload can be to blame; and uploads that failed for good by the others.
         self._fruitless = 0
-        self._unbegun = 0
+        self._blameless = 0
         self._lost = 0
         self._fruitless_at = 0.0
         self._last_end: FastpostError | None = None
@@ -246,13 +246,13 @@ class Pool:
     async def _wait_for_answers(self) -> None:
         """Give air to a server that ended the last connections without an answer.
 
-        Raises ConnectFailed after too many of them on which no upload was begun, as no budget ends those, or when many
-        uploads have failed by them. A few may be to blame themselves, such as files that a server can't take.
+        Raises ConnectFailed after too many of them, or when many uploads have failed by them. Where a connection was
+        just lost, with uploads on it, one of those may be to blame: a file that the server can't take.
         """
         if not self._fruitless:
             return
         most = self._budget.replay_cap
-        if self._unbegun > most or self._lost > _LOST_MOST:
+        if self._blameless > most or self._lost > _LOST_MOST:
             raise ConnectFailed(
                 f"{self._fruitless} connections in a row ended before anything was answered "
                 f"(the last: {self._last_end}): check the server and its log, or try again later"
@@ -452,11 +452,11 @@ class Pool:
             return
         responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)
         if responses > self._responses_seen:
-            self._fruitless = self._unbegun = self._lost = 0
+            self._fruitless = self._blameless = self._lost = 0
         elif connection.was_used and connection.opened_at > self._fruitless_at:
             # Connections that end together end for one reason: what counts is one that was opened since.
             self._fruitless += 1
-            self._unbegun += not plane.begun
+            self._blameless += not (plane.begun and isinstance(connection.session.failure, ConnectionLost))
             self._fruitless_at = time.monotonic()
         self._responses_seen = responses
         self._last_end = connection.session.failure
