@@ -58,17 +58,21 @@ class Record:
     def merged(self, older: Record) -> Record:
         """Return this record with the older one's runs before its own.
 
+        A client that failed in either is out of both: its runs are left out. One that was absent once is there now.
+
         Raises ValueError when the two are not of the same files, machine and versions.
         """
         for name in ("cell", "files", "octets", "quick", "concurrency", "machine"):
             if getattr(self, name) != getattr(older, name):
                 raise ValueError(f"can't be merged with what is on disk: {name} differs. Run the cell without --merge")
-        names = [*older.runs, *(name for name in self.runs if name not in older.runs)]
+        failed = older.failed | self.failed
+        names = [name for name in {**older.runs, **self.runs} if name not in failed]
+        absent = {name: why for name, why in (older.absent | self.absent).items() if name not in names}
         return dataclasses.replace(
             self,
             floor=max(self.floor, older.floor),
-            absent=older.absent | self.absent,
-            failed=older.failed | self.failed,
+            absent=absent,
+            failed=failed,
             runs={name: [*older.runs.get(name, []), *self.runs.get(name, [])] for name in names},
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -46,6 +47,8 @@ def plain_h2(folder: Path, server: Server) -> Contender:
 
 def curl_multi(folder: Path, server: Server) -> Contender:
     """Return libcurl's multi interface by pycurl."""
+    if importlib.util.find_spec("pycurl") is None:
+        raise Absent("pycurl is not installed (make .venv/.bench)")
     return _rival("libcurl", [sys.executable, "-m", "bench.rivals.curl_multi"], folder, server)
 
 

@@ -28,6 +28,9 @@ FIELDS = ((b"content-type", b"image/jpeg"),)
 #: :status 200, from the static table.
 RESPONSE = b"\x88"
 NOW = 1.0
+#: Seconds of a tick, and gather lists that one sends: as `connection.py` has it with wide windows.
+TICK = 0.001
+LISTS_PER_TICK = 8
 
 
 def frame(kind: int, stream_id: int, payload: bytes, flags: int = 0) -> bytes:
@@ -58,21 +61,21 @@ def answers(batches: int, streams: int, octets: int) -> list[bytes]:
 class Peer(Protocol):
     """Where octets go, and where answers come from."""
 
-    def take(self, session: Session) -> None:
+    def take(self, session: Session, now: float) -> None:
         """Take what is in the gather list."""
 
-    def say(self, session: Session, octets: bytes) -> None:
+    def say(self, session: Session, octets: bytes, now: float) -> None:
         """Have the session receive the octets."""
 
 
 class Memory:
     """Nobody: what is gathered counts as sent, unseen."""
 
-    def take(self, session: Session) -> None:
-        session.plane.consume(session.gather.pending, NOW)
+    def take(self, session: Session, now: float) -> None:
+        session.plane.consume(session.gather.pending, now)
 
-    def say(self, session: Session, octets: bytes) -> None:
-        session.receive(octets, NOW)
+    def say(self, session: Session, octets: bytes, now: float) -> None:
+        session.receive(octets, now)
 
 
 class Null(Memory):
@@ -81,8 +84,8 @@ class Null(Memory):
     def __init__(self) -> None:
         self._file = open(os.devnull, "wb", buffering=0)  # noqa: SIM115 - as long as the peer
 
-    def take(self, session: Session) -> None:
-        session.plane.consume(self._file.write(session.gather), NOW)
+    def take(self, session: Session, now: float) -> None:
+        session.plane.consume(self._file.write(session.gather), now)
 
 
 class Pair:
@@ -94,14 +97,14 @@ class Pair:
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212992)
         self._buffer = bytearray(1 << 20)
 
-    def take(self, session: Session) -> None:
-        sent = session.plane.send(self._client.fileno(), NOW)
+    def take(self, session: Session, now: float) -> None:
+        sent = session.plane.send(self._client.fileno(), now)
         while sent > 0:
             sent -= self._server.recv_into(self._buffer)
 
-    def say(self, session: Session, octets: bytes) -> None:
+    def say(self, session: Session, octets: bytes, now: float) -> None:
         self._server.send(octets)
-        Wire(session.plane, self._client.fileno()).receive(NOW)
+        Wire(session.plane, self._client.fileno()).receive(now)
 
 
 def opened(peer: Peer | None = None, *, staged: bool = False, concurrency: int = 50) -> Session:
@@ -111,9 +114,9 @@ def opened(peer: Peer | None = None, *, staged: bool = False, concurrency: int =
         method=b"PUT", scheme=b"http", authority=AUTHORITY, fields=[AGENT], concurrency=concurrency, staged=staged
     )
     session.begin()
-    peer.say(session, GREETING)
+    peer.say(session, GREETING, NOW)
     while session.fill(NOW):
-        peer.take(session)
+        peer.take(session, NOW)
     return session
 
 
@@ -124,12 +127,21 @@ def close(session: Session) -> None:
 
 
 def upload(session: Session, peer: Peer, files: Sequence[tuple[bytes, bytes]], answers: Sequence[bytes]) -> None:
-    """Upload all files (their names and paths of URLs) at once, as often as there are answers."""
+    """Upload all files (their names and paths of URLs) at once, as often as there are answers.
+
+    The clock goes on with every tick: what its answers bring, and the lists that are sent behind them.
+    """
+    now = NOW
     for answer in answers:
         session.submit([Attempt(None, file, path, FIELDS) for file, path in files])
-        while session.fill(NOW):
-            peer.take(session)
-        peer.say(session, answer)
+        lists = 0
+        while session.fill(now):
+            peer.take(session, now)
+            lists += 1
+            if lists % LISTS_PER_TICK == 0:
+                now += TICK
+        now += TICK
+        peer.say(session, answer, now)
         finished = session.take_finished()
         assert len(finished) == len(files), session.failure
         assert not [attempt for attempt in finished if not attempt.ok]

@@ -15,7 +15,7 @@ from bench.bars import BEST, H2LOAD, OURS, RAW, Bar, Sample, Verdict, bars, judg
 from bench.cells import Cell, Record
 from bench.compare import Entry, report, rounds
 from bench.measure import Contender, Outcome, RunFailed, check
-from bench.servers import Server
+from bench.servers import Absent, Server
 
 H2LOAD_SAYS = """\
 starting benchmark...
@@ -196,6 +196,21 @@ def test_rounds_are_merged_with_those_of_the_same_machine_only() -> None:
     assert newer.merged(older).runs == {"fastpost": [sample(1), sample(2)], "rival": [sample(3)]}
     with pytest.raises(ValueError, match="machine"):
         newer.merged(dataclasses.replace(older, machine={"go": "1.20"}))
+
+
+def test_who_failed_once_is_out_of_the_merged_cell_and_who_was_absent_once_is_not() -> None:
+    older = record(fastpost=[sample(1)], rival=[sample(3)])
+    newer = dataclasses.replace(record(other=[sample(2)]), failed={"fastpost": "exit code 1"})
+    merged = newer.merged(dataclasses.replace(older, absent={"other": "not installed", "go": "not installed"}))
+    assert merged.runs == {"rival": [sample(3)], "other": [sample(2)]}
+    assert merged.failed == {"fastpost": "exit code 1"}
+    assert merged.absent == {"go": "not installed"}
+
+
+def test_an_absent_pycurl_is_absent_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Absent, match="pycurl is not installed"):
+        clients.curl_multi(pathlib.Path("/folder"), Server("h2corn", "http://a/", None, 1, pathlib.Path("/w")))
 
 
 def test_the_page_keeps_what_stands_around_the_table(tmp_path: pathlib.Path) -> None:
