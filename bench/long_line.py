@@ -1,6 +1,6 @@
 """What `--connections auto` is worth over a long line: a relay that delays, servers with windows of 64 KiB.
 
-    python -m bench.long_line [--rtt 20 50 100] [--servers nghttpd h2corn-64k] [--seconds 20]
+    python -m bench.long_line [--rtt 20 50 100] [--servers nghttpd h2corn-64k] [--seconds 20] [--size 256]
 
 For each round trip (ms) and server: fixed 1, 2, 4 and 8 connections and auto, in turn, on the same files. The bars:
 auto at least 3 times the throughput of one connection, and at least 0.9 of the best fixed number; and on loopback
@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 from bench import clients, servers
 from bench.measure import RunFailed, check, run, warm
 from bench.relay import Relay
-from bench.sets import KIB, Set, default_cache, ensure
+from bench.sets import KIB, MIB, Set, default_cache, ensure
 
 _FIXED = ("1", "2", "4", "8")
 _WINDOW = 65_535
-_SIZE = 256 * KIB
+#: Octets that there are at least: with 256 KiB, 64 files.
+_LEAST = 16 * MIB
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rtt", type=float, nargs="+", default=[20, 50, 100], help="ms (%(default)s)")
     parser.add_argument("--servers", nargs="+", default=["nghttpd", "hypercorn", "h2corn-64k"])
     parser.add_argument("--seconds", type=float, default=20.0, help="how long one connection would take (%(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="KiB of a file (%(default)s)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--data", type=Path, default=default_cache(), help="folder of the file sets (%(default)s)")
     options = parser.parse_args()
@@ -50,7 +52,8 @@ def main() -> int:
 
 def _line(name: str, rtt: float, options: argparse.Namespace) -> bool:
     """Measure one server behind one line; MB/s."""
-    files = Set(max(64, int(options.seconds * _WINDOW / rtt / _SIZE)), _SIZE)
+    size = options.size * KIB
+    files = Set(int(max(_LEAST, options.seconds * _WINDOW / rtt) / size), size)
     with servers.start(name) as server:
         port = urlsplit(server.url).port or 0
         with Relay(port, rtt) as relay:
@@ -63,7 +66,8 @@ def _line(name: str, rtt: float, options: argparse.Namespace) -> bool:
 
 
 def _loopback(name: str, options: argparse.Namespace) -> bool:
-    files = Set(1000, _SIZE)
+    size = options.size * KIB
+    files = Set(1000 * 256 * KIB // size, size)
     with servers.start(name) as server:
         rates = _rates(files, server, ("1", "auto"), options)
     passed = rates["auto"] >= 0.95 * rates["1"]
