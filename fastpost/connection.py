@@ -119,6 +119,10 @@ class Connection:
         self._room_told = 0
         #: There was work for it when it ended, or it allowed none at all.
         self.was_used = False
+        #: Uploads were under way when it ended.
+        self.cut_short = False
+        #: Uploads that the server did not take: refused, or above the last one of a GOAWAY.
+        self.turned_down = 0
         #: It was said that the server allows no stream.
         self._told_of_none = False
         #: When it was open (monotonic seconds).
@@ -461,6 +465,7 @@ class Connection:
         if self.closed:
             return
         plane = self.session.plane
+        self.cut_short = plane.open_streams > 0
         self.was_used = plane.begun or plane.waiting > 0 or plane.max_concurrent_streams == 0
         self._shut()
         self.session.lose(failure, time.monotonic())

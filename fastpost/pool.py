@@ -199,10 +199,14 @@ class Pool:
     def do_without(self, connection: Connection) -> bool:
         """Begin nothing more on a connection that has answered nothing, if another one has. False: it stays.
 
-        One that has ended must have done so soon: else it was there for its uploads, and is worth another try.
+        One that has ended must have done so soon: else it was there for its uploads, and is worth another try. One that
+        goes on must have turned down as many as it still has: else it may only have more than it wants.
         """
         plane = connection.session.plane
-        if connection.closed and time.monotonic() - connection.opened_at > _SOON:
+        if connection.closed:
+            if time.monotonic() - connection.opened_at > _SOON:
+                return False
+        elif connection.turned_down < plane.open_streams:
             return False
         others = [one.session.plane for one in self.connections if one is not connection]
         if plane.responses or not any(other.responses and not other.draining for other in others):
@@ -443,20 +447,21 @@ class Pool:
         self._gone.closed += plane.window.closed_for
         self._gone.responses += plane.responses
         self._tally.peer = self._gone.peer
+        if self._closing:
+            self.connections.remove(connection)
+            return
         vain = connection in self._vain or (connection.was_used and self.do_without(connection))
         self._vain.discard(connection)
         self.connections.remove(connection)
         if not vain:
             self._refused = 0
-        if self._closing:
-            return
         responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)
         if responses > self._responses_seen:
             self._fruitless = self._blameless = self._lost = 0
         elif connection.was_used and connection.opened_at > self._fruitless_at:
             # Connections that end together end for one reason: what counts is one that was opened since.
             self._fruitless += 1
-            self._blameless += not (plane.begun and isinstance(connection.session.failure, ConnectionLost))
+            self._blameless += not (connection.cut_short and isinstance(connection.session.failure, ConnectionLost))
             self._fruitless_at = time.monotonic()
         self._responses_seen = responses
         self._last_end = connection.session.failure

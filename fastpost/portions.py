@@ -70,8 +70,9 @@ class Portions:
         #: Processes beside the first one that get something.
         self.welcome = 0
         self._most = _ALL
-        #: Of those that are left: not for the first process, as long as it is not known who else there will be.
-        self._aside = 0
+        #: Set aside as long as it is not known who joins: how many are to be, and those that are, in reverse.
+        self._to_set_aside = 0
+        self._aside: list[Upload] = []
         self._looks = self._idle_looks = 0
         self._walking = self._ended = self._stopped = False
         #: Guards all of that; never held during the walk, which may wait for a disk.
@@ -93,8 +94,8 @@ class Portions:
                     portion = self._kept.pop(kept)
                     self._tell_news()
                     return portion
-                if (most := self._left_for(process)) > 0:
-                    return self._cut(min(self._most, most))
+                if self._left:
+                    return self._cut(self._most)
                 if self._ended:
                     return None
                 self._walking = True
@@ -104,7 +105,7 @@ class Portions:
         """Wait until there is something for a process; False when there is nothing more."""
         with self._lock:
             self._news[process].wait_for(lambda: self._has_news(process))
-            more = bool(self._left) or not self._ended or self._kept_for(process) is not None
+            more = bool(self._left or self._aside) or not self._ended or self._kept_for(process) is not None
             return more and not self._stopped
 
     def worth(self, idle: float, busy: float) -> int:
@@ -149,25 +150,21 @@ class Portions:
     def left(self) -> int:
         """Uploads that were found and not handed out."""
         with self._lock:
-            return len(self._left) + sum(map(len, self._kept.values()))
-
-    def _left_for(self, process: int) -> int:
-        return len(self._left) - (self._aside if process == 0 else 0)
+            return len(self._left) + len(self._aside) + sum(map(len, self._kept.values()))
 
     def _spare_nothing(self) -> None:
         with self._lock:
-            self._aside = 0
+            self._left[:0] = self._aside
+            self._aside.clear()
             self._tell_news()
 
     def _keep_what_was_set_aside(self, process: int) -> None:
         """Its part of that is for a process which takes a while to start."""
-        others = self._processes - process
-        share = -(-min(self._aside, len(self._left)) // others)
-        if share:
-            self._kept[process] = self._left[:share][::-1]
-            del self._left[:share]
+        share = -(-len(self._aside) // (self._processes - process))
+        if share and process in self._owed:
             self._owed.remove(process)
-        self._aside = max(self._aside - share, 0)
+            self._kept[process] = self._aside[:share][::-1]
+            del self._aside[:share]
 
     def _tell_news(self) -> None:
         for process, news in enumerate(self._news):
@@ -178,12 +175,12 @@ class Portions:
         if self._stopped or process in self._gone or self._kept_for(process) is not None:
             return True
         if process > self.welcome:
-            return self._ended and not self._left
+            return self._ended and not self._left and not self._aside
         if self._left:
-            return self._left_for(process) > 0
+            return True
         if self._ended:
             # The first one stays until the others have what was kept for them, or are gone.
-            return process > 0 or not self._kept
+            return process > 0 or not (self._kept or self._aside)
         return not self._walking
 
     def _kept_for(self, process: int) -> int | None:
@@ -210,20 +207,28 @@ class Portions:
                 self._walking = False
                 self._ended = uploads is None
                 self._left = (uploads or [])[::-1]
+                self._aside += self._left[: self._to_set_aside]
+                del self._left[: self._to_set_aside]
+                self._to_set_aside = 0
                 if self.welcome:
                     self._keep_first_portions()
                 self._tell_news()
 
     def _begin(self, uploads: list[Upload]) -> None:
         self._begun = True
-        self._aside = set_aside(uploads, self._processes - self.welcome, secure=self._secure)
-        self.admit(self.welcome, _mean(uploads))
+        mean = _mean(uploads)
+        with self._lock:
+            self._to_set_aside = set_aside(uploads, self._processes - self.welcome, secure=self._secure)
+            if mean >= _MEDIUM:
+                self._most = _most(mean)
 
     def _keep_first_portions(self) -> None:
         """See to it that few large files don't all go to who asks first."""
-        share = max(min(_MOST, -(-len(self._left) // self._processes)), 1)
-        while self._owed and self._left:
-            self._kept[self._owed.pop(0)] = self._cut(share)
+        share = max(min(_MOST, -(-len(self._left) // (self.welcome + 1))), 1)
+        for process in [each for each in self._owed if each <= self.welcome]:
+            if self._left:
+                self._owed.remove(process)
+                self._kept[process] = self._cut(share)
 
 
 def set_aside(uploads: list[Upload], processes: int, *, secure: bool) -> int:

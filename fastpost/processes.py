@@ -219,6 +219,8 @@ class _Run:
             )
         except TargetUnreachable as failure:
             self._unreachable = failure
+            if not self._portions.welcome:
+                self._portions.stop()  # nobody is there to do it instead, and nobody will be
         except Exception as failure:
             self._fail(failure)
         self._count_own()
@@ -278,6 +280,8 @@ class _Run:
 
     def _started(self, one: Worker) -> bool:
         """Have it run. Where there can be no more processes, the others do what it would have done."""
+        if self._done.done():
+            return False
         try:
             one.start()
         except OSError as error:

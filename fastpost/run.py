@@ -443,7 +443,10 @@ class Run:
         """Is the connection to blame, which brings nothing where another one does? Then it costs the upload nothing."""
         if isinstance(failure, ConnectionLost):
             return self._budget.repeatable and self._pool.do_without(connection)
-        return isinstance(failure, StreamRefused | NotProcessed) and self._pool.do_without(connection)
+        if not isinstance(failure, StreamRefused | NotProcessed):
+            return False
+        connection.turned_down += 1
+        return self._pool.do_without(connection)
 
     def _redirect(self, attempt: Attempt, failure: FastpostError) -> Redirect | None:
         """Return where a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""

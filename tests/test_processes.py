@@ -95,6 +95,34 @@ def test_of_few_huge_files_over_tls_each_process_has_its_part() -> None:
     assert portions.take(0) is None
 
 
+def test_what_was_set_aside_stays_so_although_another_one_takes_all_that_is_left() -> None:
+    portions = cut([12, 12], 3, GB)
+    taken = names(portions.take(0))
+    portions.admit(1, GB)
+    for _ in range(30):
+        taken += names(portions.take(1)) if len(taken) < 19 else []
+    portions.admit(2, GB)
+    others = names(portions.take(2))
+    assert len(others) == 4, "of the first twelve"
+    with answer(portions, 1) as ended:
+        while (portion := portions.take(0)) is not None:
+            taken += names(portion)
+    assert ended[0] is None or len(ended[0]) == 1
+    taken += names(ended[0])
+    assert sorted(taken + others) == sorted(b"%d" % number for number in range(24))
+
+
+def test_nothing_is_kept_for_those_that_have_not_joined() -> None:
+    portions = cut([100, 300], 3)
+    portions.take(0)
+    portions.admit(1, 4096)
+    with answer(portions, 2) as waiting:
+        assert len(portions.take(1) or ()) == 128
+        assert not waiting
+        portions.admit(2, 4096)
+    assert waiting
+
+
 def test_what_was_set_aside_is_for_the_first_one_when_nobody_joins() -> None:
     portions = cut([4], 2, GB)
     assert [names(portions.take(0)) for _ in range(2)] == [[b"0"], [b"1"]]

@@ -787,6 +787,46 @@ def test_a_connection_that_is_being_opened_for_long_keeps_no_streams_from_the_ot
     assert counting.most > 4, "after a second in which the others had their part"
 
 
+def test_a_server_that_goes_away_from_each_upload_is_given_up(tmp_path: Path) -> None:
+    """GOAWAY for the first request, and the client may close: no upload is to blame for that."""
+    uploads = files(tmp_path, 2000)
+
+    class Leaving(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            peer.goaway(0)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            """Nothing more."""
+
+    with Server(Leaving()) as server, contextlib.suppress(TargetUnreachable):
+        drive(run(server.url, uploads, concurrency=20))
+    assert server.connections < 20
+
+
+def test_a_stream_that_a_further_connection_refuses_does_not_cost_that_connection(tmp_path: Path) -> None:
+    """It has more than it wants, and works at what it took."""
+    uploads = files(tmp_path, 300)
+
+    class Choosy(Script):
+        def requested(self, peer: Peer, request: Request) -> None:
+            if peer.number and len(peer.requests) == 10:
+                peer.reset(request, REFUSED_STREAM)
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            _NEVER.wait(0.002)
+            if not request.refused and not (peer.number and len(peer.requests) < 10):
+                for one in list(peer.requests.values()):
+                    if one.ended and not one.refused and one not in answered:
+                        answered.append(one)
+                        peer.answer(one, 201)
+
+    answered: list[Request] = []
+    with Server(Choosy()) as server:
+        tally = drive(run(server.url, uploads, connections=2, concurrency=40))
+    assert tally.ok == 300
+    assert {request.number for request in server.requests[-100:]} == {0, 1}
+
+
 def test_files_that_end_each_connection_take_no_others_with_them(tmp_path: Path) -> None:
     """Three in a row, tried four times each: that is no server which answers nobody."""
     uploads = files(tmp_path, 60)

@@ -331,6 +331,15 @@ def test_the_embedded_server_compares_what_all_of_them_sent(folder: Path) -> Non
     assert run.report["verified"] == FILES
 
 
+def test_no_server_for_many_files_ends_it_too(tmp_path: Path) -> None:
+    """More than are found before that is known: nobody waits for the rest."""
+    for number in range(1500):
+        with (tmp_path / f"{number}").open("wb") as file:
+            file.truncate(100_000)
+    run = command.run("upload", tmp_path, "--to", "http://127.0.0.1:1/", "--processes", "3", "--retries", "0", limit=20)
+    assert run.code == 4
+
+
 def test_no_server_is_one_message_and_exit_code_4(folder: Path) -> None:
     run = command.run("upload", folder, "--to", "http://127.0.0.1:1/", "--processes", "2", "--retries", "0")
     assert run.code == 4
