@@ -154,6 +154,7 @@ class Pool:
         live = sum(not connection.session.plane.draining for connection in self.connections)
         for _ in range(live + len(self._opening), min(self._wanted(), self.concurrency)):
             self._spawn(self._open_one())
+        self._tally.at_once = max(self._tally.at_once, live + len(self._opening))
         if self._growth is not None and self._sampling is None:
             self._sampled = self._measures(time.monotonic())
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
@@ -244,21 +245,20 @@ class Pool:
         self._told.clear()
         self._tally.connections += 1
         self.connections.append(connection)
-        live = sum(not one.session.plane.draining for one in self.connections)
-        self._tally.at_once = max(self._tally.at_once, live)
 
     async def _wait_for_answers(self) -> None:
         """Give air to a server that ended the last connections without an answer.
 
-        Raises ConnectFailed after too many of them, or when many uploads have failed by them. Where a connection was
-        just lost, with uploads on it, one of those may be to blame: a file that the server can't take.
+        Raises ConnectFailed after too many of them, or when many uploads have failed by them. Where a connection to a
+        server that did answer was just lost, with uploads on it, one of those may be to blame: a file that it can't
+        take.
         """
         if not self._fruitless:
             return
         most = self._budget.replay_cap
         if self._blameless > most or self._lost > _LOST_MOST:
             raise ConnectFailed(
-                f"{self._fruitless} connections in a row ended before anything was answered "
+                "one connection after another ended before anything was answered "
                 f"(the last: {self._last_end}): check the server and its log, or try again later"
             )
         verdict = self._judge(NotProcessed("no answer", progress=False), replayed=min(self._fruitless, most) - 1)
@@ -461,7 +461,8 @@ class Pool:
         elif connection.was_used and connection.opened_at > self._fruitless_at:
             # Connections that end together end for one reason: what counts is one that was opened since.
             self._fruitless += 1
-            self._blameless += not (connection.cut_short and isinstance(connection.session.failure, ConnectionLost))
+            lost = connection.cut_short and isinstance(connection.session.failure, ConnectionLost)
+            self._blameless += not lost or not responses
             self._fruitless_at = time.monotonic()
         self._responses_seen = responses
         self._last_end = connection.session.failure
@@ -470,6 +471,7 @@ class Pool:
     def note_lost(self, uploads: int) -> None:
         """So many uploads failed for good, as each connection they were on was lost."""
         self._lost += uploads
+        self._fruitless = 0
 
     def drain(self) -> Iterator[Attempt]:
         """Begin nothing more on any connection; yields what was not begun."""

@@ -42,6 +42,11 @@ class Row(NamedTuple):
     style: str = ""
 
 
+def _limit(tally: Tally) -> causes.Verdict | None:
+    """Return what kept the uploads waiting most; None where not one was answered: that is no matter of speed."""
+    return causes.verdict(tally) if tally.statuses else None
+
+
 # --- for programs -----------------------------------------------------------------------------------------------------
 
 
@@ -50,7 +55,7 @@ def as_json(tally: Tally, target: str) -> dict[str, object]:
 
     `blocked_s` are stream-seconds; `slowest` and `fastest` are shares, 1.0 being an even part of the turns.
     """
-    limit = causes.verdict(tally)
+    limit = _limit(tally)
     jain = tally.shares.jain()
     return {
         "schema": SCHEMA,
@@ -177,7 +182,7 @@ def _verified(tally: Tally, intact: int) -> Row:
 
 def _waiting(tally: Tally) -> list[Row]:
     """Return where the time went, as a bar, and the sentence that names the principal cause with its cure."""
-    limit = causes.verdict(tally)
+    limit = _limit(tally)
     if limit is None:
         return []
     parts = causes.split(tally)

@@ -375,7 +375,9 @@ class Run:
             self._give_up(unsent)
         else:
             self._backlog.extendleft(reversed(unsent))
-        if connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM:
+        calm = connection.session.plane.goaway_code == ErrorCode.ENHANCE_YOUR_CALM
+        # A server that has enough of connections, not of uploads, says it on those that it does not want.
+        if calm and not self._pool.do_without(connection):
             self._pool.ease_for(connection, time.monotonic())
 
     def _judge(self, connection: Connection, failed: list[Attempt]) -> None:
@@ -443,7 +445,8 @@ class Run:
         """Is the connection to blame, which brings nothing where another one does? Then it costs the upload nothing."""
         if isinstance(failure, ConnectionLost):
             return self._budget.repeatable and self._pool.do_without(connection)
-        if not isinstance(failure, StreamRefused | NotProcessed):
+        overloaded = isinstance(failure, ServerOverloaded) and failure.unprocessed
+        if not overloaded and not isinstance(failure, StreamRefused | NotProcessed):
             return False
         connection.turned_down += 1
         return self._pool.do_without(connection)

@@ -158,7 +158,7 @@ class Tally:
         self.blocked: dict[str, float] = {}
         self.shares = Shares()
         self.peer = Peer()
-        #: Connections opened; most of them that were open at a time; and those that could not be had beside others.
+        #: Connections opened; the most that were to be had at a time; and those that could not be had beside others.
         self.connections = 0
         self.at_once = 0
         self.refused = 0

@@ -725,8 +725,8 @@ class OneOnly(Script):
             self._served.wait(5.0)
             if self.way == "refuse":
                 peer.reset(request, REFUSED_STREAM)
-            elif self.way == "go away":
-                peer.goaway(0)
+            elif self.way in ("go away", "be calm"):
+                peer.goaway(0, ENHANCE_YOUR_CALM if self.way == "be calm" else 0)
                 peer.drop()
             else:
                 peer.drop(abort=self.way == "reset")
@@ -741,13 +741,14 @@ class OneOnly(Script):
                 self._served.set()
 
 
-@pytest.mark.parametrize("way", ["refuse", "go away", "close", "reset"])
+@pytest.mark.parametrize("way", ["refuse", "go away", "be calm", "close", "reset"])
 def test_further_connections_that_bring_nothing_are_done_without(tmp_path: Path, way: str) -> None:
     """Their files go to the one that answers; no further one is opened again and again."""
     uploads = files(tmp_path, 400)
     with Server(OneOnly(way)) as server:
         tally = drive(run(server.url, uploads, connections=8, concurrency=40))
     assert tally.ok == 400
+    assert tally.retried == 0
     assert server.bodies() == contents(uploads)
     assert tally.connections <= 8
 
@@ -785,6 +786,19 @@ def test_a_connection_that_is_being_opened_for_long_keeps_no_streams_from_the_ot
         tally = drive(run(server.url, uploads, connections=8, concurrency=8, connect_timeout=5.0))
     assert tally.ok == 80
     assert counting.most > 4, "after a second in which the others had their part"
+
+
+@pytest.mark.parametrize("concurrency", [1, 20])
+def test_a_server_that_never_answered_anybody_is_given_up(tmp_path: Path, concurrency: int) -> None:
+    uploads = files(tmp_path, 500)
+
+    class Dead(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.drop()
+
+    with Server(Dead()) as server, contextlib.suppress(TargetUnreachable):
+        drive(run(server.url, uploads, concurrency=concurrency))
+    assert server.connections < 20
 
 
 def test_a_server_that_goes_away_from_each_upload_is_given_up(tmp_path: Path) -> None:
