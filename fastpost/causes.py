@@ -19,6 +19,8 @@ CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket",
 #: What no number of connections helps against.
 NO_STREAM: Final = "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)"
 
+#: The part of all time from which a second cause matters for the cure of the first.
+_FELT: Final = 0.05
 #: More connections than these are never proposed.
 _MOST_CONNECTIONS: Final = 16
 #: Stream-seconds below which nothing is worth a word.
@@ -86,6 +88,15 @@ def _connection_window(tally: Tally) -> str:
     )
 
 
+def _server(tally: Tally) -> str:
+    """More at a time is the cure; where uploads wait for streams as well, not more of them but more connections."""
+    told = "the server had every octet and had not answered yet: it is the limit; "
+    if tally.blocked.get("stream_limit", 0.0) > _FELT * sum(tally.blocked.values()):
+        allowed = tally.peer.max_concurrent_streams
+        return f"{told}it allows {allowed:,} uploads at once on a connection{_cures(tally, 'stream_limit')}"
+    return f"{told}more uploads at a time (--concurrency) help if it can work on several"
+
+
 def _client(processes: int) -> str:
     if processes == 1:
         cure = "one core of this machine is the limit; --processes 2 uses another one, where one is idle"
@@ -138,10 +149,7 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
     "disk": lambda _: (
         "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster"
     ),
-    "server": lambda _: (
-        "the server had every octet and had not answered yet: it is the limit; more uploads at a time (--concurrency) "
-        "help if it can work on several"
-    ),
+    "server": _server,
 }
 #: What is another sentence of uploads that begin by the clock: more of them at a time are no cure.
 _SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {

@@ -199,6 +199,33 @@ def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock
 
 
 @pytest.mark.parametrize(
+    ("blocked", "at_once", "refused", "told", "untold"),
+    [
+        ({"server": 9.0}, 1, 0, "(--concurrency)", "--connections"),
+        (
+            {"server": 9.0, "stream_limit": 1.0},
+            1,
+            0,
+            "4 uploads at once on a connection; --connections 4",
+            "--concurrency",
+        ),
+        ({"server": 9.0, "stream_limit": 1.0}, 8, 0, "--connections 16", "--concurrency"),
+        ({"stream_limit": 9.0}, 16, 0, "it alone can grant more", "--connections"),
+        ({"stream_limit": 9.0}, 32, 0, "it alone can grant more", "--connections"),
+        ({"connection_window": 9.0}, 2, 6, "it alone can grant more", "--connections"),
+    ],
+)
+def test_no_cure_is_named_that_was_tried(
+    blocked: dict[str, float], at_once: int, refused: int, told: str, untold: str
+) -> None:
+    tally = Tally()
+    tally.blocked, tally.at_once, tally.refused = blocked, at_once, refused
+    tally.peer = Granted(max_concurrent_streams=4)
+    assert told in _sentence(tally)
+    assert untold not in _sentence(tally)
+
+
+@pytest.mark.parametrize(
     ("settings", "knob"),
     [
         ({"ENABLE_CONNECT_PROTOCOL": 1, "MAX_CONCURRENT_STREAMS": 100}, "HAProxy: tune.h2.fe.rxbuf"),
