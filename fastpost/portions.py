@@ -73,7 +73,7 @@ class Portions:
         #: Set aside as long as it is not known who joins: how many are to be, and those that are, in reverse.
         self._to_set_aside = 0
         self._aside: list[Upload] = []
-        self._looks = self._idle_looks = 0
+        self._idle_looks = 0
         self._walking = self._ended = self._stopped = False
         #: Guards all of that; never held during the walk, which may wait for a disk.
         self._lock = threading.Lock()
@@ -115,10 +115,9 @@ class Portions:
             idle: cores that were idle since the last call.
             busy: part of a core that the first process's loop used since then.
         """
-        self._looks += 1
         least = _IDLE_FOR_HUGE if self._aside else _IDLE
         self._idle_looks = self._idle_looks + 1 if idle >= least and busy >= _BUSY else 0
-        if self._looks >= _LOOKS and not self._idle_looks:
+        if not self._idle_looks:
             self._spare_nothing()
         return min(self.welcome + (self._idle_looks >= _LOOKS), self._processes - 1)
 
