@@ -31,6 +31,8 @@ cdef enum:
     _MAX_STREAM_ID = 0x7FFFFFFF
     # Frames larger than this save nothing more, and a turn of the ring would get long.
     _MAX_QUANTUM = 65536
+    # Windows for which a stream must last to count as one that fills them.
+    _LASTING = 8
 
 
 cdef class SendSide:
@@ -466,8 +468,11 @@ cdef class SendSide:
         return octets
 
     cdef int64_t _offers(self, Attempt attempt) noexcept:
-        """The same of one stream. What is left of its window says little, as its credit comes with the connection's."""
-        return min(attempt.remaining, max(attempt.send_window, self._initial_window_size))
+        """The same of one stream. What is left of its window says little, as its credit comes with the connection's.
+
+        In full as long as it lasts for some of them: whoever follows it is out of step with the connection's window.
+        """
+        return min(attempt.remaining // _LASTING, max(attempt.send_window, self._initial_window_size))
 
     cdef int _open_stream(self, Attempt attempt, double now) except -1:
         """Open the file and take a stream id; says how that went."""

@@ -31,6 +31,8 @@ _SETTLING: Final = 5
 _PATIENCE: Final = 600
 #: Samples before another step is tried after one that brought nothing (5 s); doubled each time.
 _REST: Final = 100
+#: Connection windows that the open streams of one of several shall be able to fill.
+_AHEAD: Final = 4
 #: Samples after which connections without work are given up: 2 s.
 _IDLE: Final = 40
 
@@ -103,10 +105,10 @@ class Growth:
         on trial; nor while the windows of several are closed for more than half of the time: else the last ones end at
         different times, each connection with what it had begun.
         """
-        if self._before is not None:
-            return 1
-        if self.wanted > 1 and self._samples and self._mean("closed") > 0.5:
-            return 2  # one stream fills a window as wide as its own until it ends, but the next one is out of step
+        if self._before is not None and self._settling == _SETTLING:
+            return 1  # the others are not there yet
+        if self._before is not None or (self.wanted > 1 and self._samples and self._mean("closed") > 0.5):
+            return _AHEAD
         may_grow = self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
         return int(may_grow)
 

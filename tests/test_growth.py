@@ -174,9 +174,9 @@ def test_uploads_stay_free_to_move_where_several_connections_wait_for_their_wind
     growth = Growth(8)
     in_step(growth, 5, closed=0.99)
     assert growth.wanted == 8
-    assert growth.windows_ahead == 2
+    assert growth.windows_ahead == 4
     steps(growth, 0.15, 1e6, closed=0.05)
-    assert growth.windows_ahead == 2, "files that end at the same time are no reason"
+    assert growth.windows_ahead == 4, "files that end at the same time are no reason"
     steps(growth, 0.5, 1e6, closed=0.5)
     assert not growth.windows_ahead
 
