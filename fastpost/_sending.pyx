@@ -418,9 +418,12 @@ cdef class SendSide:
                 self._scheduler.unblock(attempt.slot)
 
     cdef bint _open_timed(self, double now) except -1:
-        """As `_start`; when a file's opening had to wait, that is the disk's as a read's would be."""
+        """As `_start`; when a file's opening had to wait, that is the disk's as a read's would be.
+
+        Every other time there is no room for a stream, and no need to ask the kernel how often this thread has slept.
+        """
         cdef bint fits
-        if not self._waiting:
+        if not self._waiting or self._table.count >= min(self.concurrency, self.max_concurrent_streams):
             return self._start(now)
         self._content.begin_opening()
         fits = self._start(now)

@@ -1,4 +1,7 @@
-"""The cores that this process may use, and how much of them is idle. Only Linux tells; elsewhere all count as idle."""
+"""The cores that this process may use, how much of them is idle, and how much of one a thread uses.
+
+What is idle only Linux tells; elsewhere all count as idle.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,21 @@ class Cores:
                 return time.monotonic(), busy(told.read(), self._allowed)
         except OSError:
             return None
+
+
+class ThisThread:
+    """Looks from time to time at how busy the calling thread is; it is to be the same one each time."""
+
+    def __init__(self) -> None:
+        self._before = self._look()
+
+    def busy(self) -> float:
+        """Return the part of a core that it used since the last call, or since the beginning."""
+        before, self._before = self._before, self._look()
+        return (self._before[1] - before[1]) / max(self._before[0] - before[0], 1e-6)
+
+    def _look(self) -> tuple[float, float]:
+        return time.monotonic(), time.thread_time()
 
 
 def idle(cores: int, before: tuple[float, float] | None, now: tuple[float, float] | None) -> float:

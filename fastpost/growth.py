@@ -162,18 +162,18 @@ class Growth:
         return self._answered >= rounds * max(self._samples[-1].open, 1)
 
     def _grow(self) -> None:
-        self._before, leap = self._shut() if self._is_shut() else self._starved()
+        self._before, leap = self._trial_of_windows() if self._is_shut() else self._trial_of_streams()
         self.wanted = self._most if leap and self._may_leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING
         self._forget()
 
-    def _shut(self) -> tuple[_Trial, bool]:
+    def _trial_of_windows(self) -> tuple[_Trial, bool]:
         """Return what a step for more windows is judged by, and whether all that may be had are worth a try at once."""
         # A connection that just began has sent as much as ever, but had few answers: those prove nothing then.
         answers = self._mean("answers") if len(self._samples) == _SPAN else math.inf
         return _Trial(self.wanted, self._mean("octets"), answers, 0.0), self._mean("closed", _SURE) > _SHUT
 
-    def _starved(self) -> tuple[_Trial, bool]:
+    def _trial_of_streams(self) -> tuple[_Trial, bool]:
         """Return the same of a step for more streams."""
         open_streams = self._samples[-1].open
         silent = self._is_silent()

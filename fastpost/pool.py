@@ -13,8 +13,16 @@ import typing
 
 from fastpost import growth, retry, tls
 from fastpost.connection import Connection
-from fastpost.errors import ConnectFailed, ConnectionLost, NotHttp2, NotProcessed, TargetUnreachable
-from fastpost.tally import Peer, Shares
+from fastpost.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    NotHttp2,
+    NotProcessed,
+    ServerOverloaded,
+    StreamRefused,
+    TargetUnreachable,
+)
+from fastpost.sums import Sums
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -23,7 +31,6 @@ if typing.TYPE_CHECKING:
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.errors import FastpostError
-    from fastpost.session import Session
     from fastpost.tally import Tally
     from fastpost.target import Target
 
@@ -32,30 +39,6 @@ if typing.TYPE_CHECKING:
 _SOON = 5.0
 #: Seconds for which a connection that is being opened has its share of the streams: a handshake takes less.
 _PROMPT = 1.0
-#: Uploads that may fail by lost connections, while nothing is answered, before the server is held to blame.
-_LOST_MOST = 16
-
-
-class _Measures(typing.NamedTuple):
-    """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds."""
-
-    at: float
-    octets: int
-    answers: int
-    starved: float
-    closed: float
-
-
-class _Gone:
-    """What connections that are gone have brought, earlier runs of the same tally included."""
-
-    def __init__(self, tally: Tally) -> None:
-        self.sent = tally.sent
-        self.blocked = dict(tally.blocked)
-        self.shares = tally.shares
-        self.peer = tally.peer
-        self.responses = 0
-        self.closed = 0.0
 
 
 class Pool:
@@ -108,15 +91,7 @@ class Pool:
         self._ever_connected = False
         #: Said since one was last opened: several that are opened at a time fail for one reason.
         self._told: set[str] = set()
-        #: Connections in a row that had work and ended, while nothing was answered on any; those of them for which no
-        #: upload can be to blame; and uploads that failed for good by the others.
-        self._fruitless = 0
-        self._blameless = 0
-        self._lost = 0
-        self._fruitless_at = 0.0
-        self._last_end: FastpostError | None = None
-        #: Responses in all when a connection last ended.
-        self._responses_seen = 0
+        self._endings = retry.Endings(budget.replay_cap)
         #: A connection drains, or has more open than its share: `share_out` is due when something ends.
         self.uneven = False
         self._growth: growth.Growth | None = None
@@ -132,18 +107,12 @@ class Pool:
         self._sampling: asyncio.TimerHandle | None = None
         #: The connection that found no descriptor though no file was open, and its count of such failures then.
         self._barren: tuple[Connection, int] | None = None
-        self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
-        self._gone = _Gone(tally)
+        self._sums = Sums(tally)
         self._closing = False
 
     def report(self) -> None:
         """Bring what only connections know up to date in the tally: octets, waiting by cause, shares, grants."""
-        tally = self._tally
-        tally.sent = self._gone.sent
-        tally.blocked = dict(self._gone.blocked)
-        tally.shares = self._gone.shares
-        for connection in self.connections:
-            _add(tally, connection.session)
+        self._sums.report(self._tally, self.connections)
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -156,7 +125,7 @@ class Pool:
             self._spawn(self._open_one())
         self._tally.at_once = max(self._tally.at_once, live + len(self._opening))
         if self._growth is not None and self._sampling is None:
-            self._sampled = self._measures(time.monotonic())
+            self._sums.begin(self.connections, time.monotonic())
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
 
     def _wanted(self) -> int:
@@ -175,7 +144,7 @@ class Pool:
         failure = task.exception()
         if isinstance(failure, TargetUnreachable):
             if self.connections:
-                self._do_without()
+                self._have_one_fewer()
                 self._on_ready()
             elif not self._opening:
                 self._on_unreachable(failure)
@@ -189,7 +158,7 @@ class Pool:
         self._late.add(task)
         self._on_ready()
 
-    def _do_without(self) -> None:
+    def _have_one_fewer(self) -> None:
         """The server lets us have some connections but not this one: its share is for the others."""
         self._refused += 1
         self._tally.refused += 1
@@ -216,8 +185,18 @@ class Pool:
             self._vain.add(connection)
             plane.drain()
             self.uneven = True
-            self._do_without()
+            self._have_one_fewer()
         return True
+
+    def is_in_vain(self, connection: Connection, failure: FastpostError) -> bool:
+        """Is the connection to blame, which brings nothing where another one does? Then it costs the upload nothing."""
+        if isinstance(failure, ConnectionLost):
+            return self._budget.repeatable and self.do_without(connection)
+        overloaded = isinstance(failure, ServerOverloaded) and failure.unprocessed
+        if not overloaded and not isinstance(failure, StreamRefused | NotProcessed):
+            return False
+        connection.turned_down += 1
+        return self.do_without(connection)
 
     async def _open_one(self) -> None:
         """Open one connection, with retries. Raises the TargetUnreachable of the last try."""
@@ -247,21 +226,16 @@ class Pool:
         self.connections.append(connection)
 
     async def _wait_for_answers(self) -> None:
-        """Give air to a server that ended the last connections without an answer.
-
-        Raises ConnectFailed after too many of them, or when many uploads have failed by them. Where a connection to a
-        server that did answer was just lost, with uploads on it, one of those may be to blame: a file that it can't
-        take.
-        """
-        if not self._fruitless:
+        """Give air to a server that ended the last connections without an answer. Raises ConnectFailed in the end."""
+        endings = self._endings
+        if not endings.in_a_row:
             return
-        most = self._budget.replay_cap
-        if self._blameless > most or self._lost > _LOST_MOST:
+        if endings.hopeless:
             raise ConnectFailed(
                 "one connection after another ended before anything was answered "
-                f"(the last: {self._last_end}): check the server and its log, or try again later"
+                f"(the last: {endings.last}): check the server and its log, or try again later"
             )
-        verdict = self._judge(NotProcessed("no answer", progress=False), replayed=min(self._fruitless, most) - 1)
+        verdict = self._judge(NotProcessed("no answer", progress=False), replayed=endings.in_a_row - 1)
         assert verdict.wait is not None
         await asyncio.sleep(verdict.wait)
 
@@ -305,25 +279,9 @@ class Pool:
         """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
+        wanted = self._growth.step(self._sums.sample(self.connections, time.monotonic()))
         planes = [connection.session.plane for connection in self.connections]
-        at = time.monotonic()
-        for plane in planes:
-            plane.split_time(at)
-        now = self._measures(at)
-        before, self._sampled = self._sampled, now
-        elapsed = max(now.at - before.at, 1e-6)
         live = [plane for plane in planes if not plane.draining]
-        wanted = self._growth.step(
-            growth.Sample(
-                octets=(now.octets - before.octets) / elapsed,
-                answers=(now.answers - before.answers) / elapsed,
-                starved=(now.starved - before.starved) / elapsed,
-                closed=(now.closed - before.closed) / elapsed / max(len(live), 1),
-                live=len(live),
-                busy=sum(plane.open_streams > 0 for plane in live),
-                open=sum(plane.open_streams for plane in live),
-            )
-        )
         self._retire(live, wanted)
         for plane in live:
             plane.windows_ahead = self._growth.windows_ahead
@@ -352,17 +310,6 @@ class Pool:
         self._retire([plane for plane in planes if not plane.draining], self._wanted())
         streams = sum(plane.open_streams for plane in planes)
         return streams <= concurrency and len(planes) + len(self._opening) <= connections
-
-    def _measures(self, now: float) -> _Measures:
-        planes = [connection.session.plane for connection in self.connections]
-        return _Measures(
-            at=now,
-            octets=self._gone.sent + sum(plane.delivery.sent for plane in planes),
-            answers=self._gone.responses + sum(plane.responses for plane in planes),
-            starved=self._gone.blocked.get("stream_limit", 0.0)
-            + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
-            closed=self._gone.closed + sum(plane.window.closed_for for plane in planes),
-        )
 
     @property
     def expected(self) -> int:
@@ -396,6 +343,11 @@ class Pool:
             plane.windows_ahead = 0 if self._growth is None else self._growth.windows_ahead
             withdrawn += plane.withdraw()
         return withdrawn
+
+    def even_part(self, connection: Connection, uploads: int) -> int:
+        """Return how many of so many uploads it may have beyond its own: few large ones don't all go to the first."""
+        plane = connection.session.plane
+        return max(-(-uploads // self.expected) - plane.open_streams - plane.waiting, 0)
 
     def level(self, connection: Connection, most: int) -> None:
         """Give a connection that has nothing left to begin half of the longest line on another one, `most` at most."""
@@ -442,11 +394,7 @@ class Pool:
     # --- ends -------------------------------------------------------------------------------------
 
     def _closed(self, connection: Connection) -> None:
-        plane = connection.session.plane
-        _add(self._gone, connection.session)
-        self._gone.closed += plane.window.closed_for
-        self._gone.responses += plane.responses
-        self._tally.peer = self._gone.peer
+        self._sums.take(connection)
         if self._closing:
             self.connections.remove(connection)
             return
@@ -455,23 +403,16 @@ class Pool:
         self.connections.remove(connection)
         if not vain:
             self._refused = 0
-        responses = self._gone.responses + sum(one.session.plane.responses for one in self.connections)
-        if responses > self._responses_seen:
-            self._fruitless = self._blameless = self._lost = 0
-        elif connection.was_used and connection.opened_at > self._fruitless_at:
-            # Connections that end together end for one reason: what counts is one that was opened since.
-            self._fruitless += 1
+        answered = self._endings.answered(self._sums.responses(self.connections))
+        if connection.was_used and not answered:
             lost = connection.cut_short and isinstance(connection.session.failure, ConnectionLost)
-            self._blameless += not lost or not responses
-            self._fruitless_at = time.monotonic()
-        self._responses_seen = responses
-        self._last_end = connection.session.failure
+            self._endings.ended(connection.opened_at, lost, time.monotonic())
+        self._endings.last = connection.session.failure
         self._on_ready()
 
     def note_lost(self, uploads: int) -> None:
         """So many uploads failed for good, as each connection they were on was lost."""
-        self._lost += uploads
-        self._fruitless = 0
+        self._endings.lost(uploads)
 
     def drain(self) -> Iterator[Attempt]:
         """Begin nothing more on any connection; yields what was not begun."""
@@ -491,21 +432,3 @@ class Pool:
             connection.close()
         if self._opening:
             await asyncio.wait(self._opening)
-
-
-def _add(sums: Tally | _Gone, session: Session) -> None:
-    """Add what one connection has measured, and what its server told."""
-    plane = session.plane
-    sums.sent += plane.delivery.sent
-    for cause, waited in plane.blocked.seconds().items():
-        sums.blocked[cause] = sums.blocked.get(cause, 0.0) + waited
-    sums.shares = sums.shares.plus(Shares(*plane.fairness()))
-    sums.peer = sums.peer.joined(
-        Peer(
-            plane.largest_stream_window,
-            plane.window.largest,
-            plane.max_concurrent_streams,
-            (plane.server or b"").decode("latin-1"),
-            session.peer_settings,
-        )
-    )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastpost import forks
 from fastpost import target as targets
 from fastpost._table import Attempt
-from fastpost.cores import Cores
+from fastpost.cores import Cores, ThisThread
 from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError
 from fastpost.portions import Portions
 from fastpost.sources import Batch, Rejected
@@ -253,14 +253,12 @@ class _Run:
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
         wanted = 0
-        looked, used = time.monotonic(), time.thread_time()
+        loop = ThisThread()
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            before, (looked, used) = (looked, used), (time.monotonic(), time.thread_time())
-            busy = (used - before[1]) / max(looked - before[0], 1e-6)
-            wanted = max(wanted, self._portions.worth(self._cores.idle(), busy))
+            wanted = max(wanted, self._portions.worth(self._cores.idle(), loop.busy()))
             if wanted == self._portions.welcome or self._processes.limit(wanted):
                 self._portions.admit(wanted, mean)
 

@@ -54,6 +54,67 @@ class Verdict(typing.NamedTuple):
 STOP = Verdict(None, False)
 
 
+#: Uploads that may fail by lost connections, while nothing is answered, before the server is held to blame.
+_LOST_MOST = 16
+
+
+class Endings:
+    """Connections that end one after another, with nothing answered on any: the server needs air, or is given up.
+
+    Args:
+        most: so many that no upload explains are borne with.
+    """
+
+    def __init__(self, most: int) -> None:
+        #: Why the last connection ended.
+        self.last: FastpostError | None = None
+        self._most = most
+        #: Responses in all, so far.
+        self._responses = 0
+        self._in_a_row = 0
+        self._last_at = 0.0
+        #: Those of them for which no upload can be to blame; and uploads that failed for good by the others.
+        self._unexplained = 0
+        self._lost = 0
+
+    @property
+    def in_a_row(self) -> int:
+        """How many there were, at most as many as are borne with; 0: the last one had answered."""
+        return min(self._in_a_row, self._most)
+
+    @property
+    def hopeless(self) -> bool:
+        """True after too many of them, or when too many uploads have failed by them."""
+        return self._unexplained > self._most or self._lost > _LOST_MOST
+
+    def answered(self, responses: int) -> bool:
+        """There were so many responses in all when a connection ended; returns whether there are more than before.
+
+        Then all that was before doesn't count, and this end is none of them.
+        """
+        more = responses > self._responses
+        if more:
+            self._in_a_row = self._unexplained = self._lost = 0
+        self._responses = responses
+        return more
+
+    def ended(self, opened_at: float, lost: bool, now: float) -> None:
+        """A connection that had work has ended, and nothing was `answered`. Monotonic seconds.
+
+        Where a server that did answer lost it with uploads under way (`lost`), one of those may be to blame: a file
+        that it can't take. Connections that end together end for one reason: what counts is one opened since.
+        """
+        if opened_at > self._last_at:
+            self._in_a_row += 1
+            self._unexplained += not lost or not self._responses
+            self._last_at = now
+
+    def lost(self, uploads: int) -> None:
+        """So many uploads failed for good, as each connection they were on was lost."""
+        self._lost += uploads
+        self._in_a_row = 0
+
+
 def judge(
     failure: FastpostError,
     *,

@@ -19,9 +19,7 @@ from fastpost.errors import (
     FileChanged,
     HttpStatus,
     Interrupted,
-    NotProcessed,
     ServerOverloaded,
-    StreamRefused,
 )
 from fastpost.feed import Feed
 from fastpost.pool import Pool
@@ -328,7 +326,7 @@ class Run:
         room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
         backlog = self._backlog
         if room and self._outstanding < 2 * self._pool.concurrency:
-            room = min(room, self._even_part(connection))
+            room = min(room, self._pool.even_part(connection, self._outstanding - self._put_off))
         if room and backlog:
             if room >= len(backlog):
                 connection.submit(list(backlog))
@@ -339,12 +337,6 @@ class Run:
             self._pool.level(connection, room)
         connection.session.plane.behind = len(backlog)
         self._ask_for_more()
-
-    def _even_part(self, connection: Connection) -> int:
-        """Uploads that it may have beyond those it has, so that few large files don't all go to the first one."""
-        plane = connection.session.plane
-        share = -(-(self._outstanding - self._put_off) // self._pool.expected)
-        return max(share - plane.open_streams - plane.waiting, 0)
 
     # --- results ----------------------------------------------------------------------------------
 
@@ -427,7 +419,7 @@ class Run:
     def _verdict(self, connection: Connection, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
         if self.stopping:
             return retry.STOP
-        if self._is_in_vain(connection, failure):
+        if self._pool.is_in_vain(connection, failure):
             return _ELSEWHERE
         import random  # only for who has to wait
 
@@ -440,16 +432,6 @@ class Run:
             rng=random.random,
             wall=time.time(),
         )
-
-    def _is_in_vain(self, connection: Connection, failure: FastpostError) -> bool:
-        """Is the connection to blame, which brings nothing where another one does? Then it costs the upload nothing."""
-        if isinstance(failure, ConnectionLost):
-            return self._budget.repeatable and self._pool.do_without(connection)
-        overloaded = isinstance(failure, ServerOverloaded) and failure.unprocessed
-        if not overloaded and not isinstance(failure, StreamRefused | NotProcessed):
-            return False
-        connection.turned_down += 1
-        return self._pool.do_without(connection)
 
     def _redirect(self, attempt: Attempt, failure: FastpostError) -> Redirect | None:
         """Return where a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""

@@ -48,6 +48,7 @@ UPLOAD = {
         "session",
         "signals",
         "sources",
+        "sums",
     ),
     *("tally", "target", "tcp", "tls", "upload_run", "uploader", "waiting"),
 }

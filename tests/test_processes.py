@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fastpost import errors
 from fastpost._table import Attempt
 from fastpost.config import Settings
-from fastpost.cores import Cores, busy, idle
+from fastpost.cores import Cores, ThisThread, busy, idle
 from fastpost.errors import FastpostError, HttpStatus, NotProcessed, ProtocolViolation, Reaction, StreamReset
 from fastpost.portions import Portions
 from fastpost.processes import Processes, _shares
@@ -294,6 +294,17 @@ def test_a_process_that_spins_is_seen() -> None:
     while time.process_time() < deadline:
         pass
     assert cores.idle() < len(os.sched_getaffinity(0))
+
+
+def test_a_thread_that_sleeps_is_not_busy_and_one_that_spins_is() -> None:
+    thread = ThisThread()
+    time.sleep(0.1)
+    idle = thread.busy()
+    deadline = time.thread_time() + 0.1
+    while time.thread_time() < deadline:
+        pass
+    assert idle < 0.5
+    assert thread.busy() > 2 * idle
 
 
 @pytest.mark.parametrize("connections", ["auto", 3, 8])

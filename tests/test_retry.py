@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
 import random
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastpost import errors
 from fastpost.errors import ErrorCode, FastpostError, HttpStatus
-from fastpost.retry import Budget, Verdict, judge, parse_retry_after
+from fastpost.retry import Budget, Endings, Verdict, judge, parse_retry_after
 
 WALL = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the RFC's own example
 
@@ -278,3 +279,51 @@ def test_the_same_random_numbers_give_the_same_verdict(failure: FastpostError) -
         return judge(failure, retried=1, replayed=1, elapsed=0, budget=REPEATABLE, rng=rng, wall=WALL)
 
     assert seeded() == seeded()
+
+
+# --- connections that end without an answer -------------------------------------------------------
+
+
+CLOCK = itertools.count(10.0, 10.0)
+
+
+def ends(endings: Endings, count: int, *, lost: bool = False, responses: int = 0) -> None:
+    """So many connections, each opened when the one before was gone."""
+    for opened in itertools.islice(CLOCK, count):
+        if not endings.answered(responses):
+            endings.ended(opened, lost, opened + 1.0)
+
+
+def test_a_server_that_answered_nobody_is_given_up_after_more_than_are_borne_with() -> None:
+    endings = Endings(5)
+    ends(endings, 5, lost=True)
+    assert (endings.in_a_row, endings.hopeless) == (5, False)
+    ends(endings, 1, lost=True)
+    assert (endings.in_a_row, endings.hopeless) == (5, True)
+
+
+def test_an_answer_makes_good_for_all_before_it() -> None:
+    endings = Endings(5)
+    ends(endings, 9)
+    ends(endings, 1, responses=1)
+    assert (endings.in_a_row, endings.hopeless) == (0, False)
+
+
+def test_uploads_explain_lost_connections_of_a_server_that_did_answer_but_not_many() -> None:
+    endings = Endings(5)
+    ends(endings, 1, responses=1)
+    for _ in range(16):
+        ends(endings, 4, lost=True, responses=1)
+        endings.lost(1)
+        assert endings.in_a_row == 0, "the next one needs no more air than the first did"
+    assert not endings.hopeless
+    endings.lost(1)
+    assert endings.hopeless
+
+
+def test_connections_that_end_together_count_once() -> None:
+    endings = Endings(5)
+    for _ in range(20):
+        if not endings.answered(0):
+            endings.ended(1.0, False, 2.0)
+    assert endings.in_a_row == 1
