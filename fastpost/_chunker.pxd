@@ -48,6 +48,13 @@ cdef class Folder:
 cdef class Source:
     cdef int _fd
     cdef Mapping* _mapping
+    # Octets that were read ahead, or NULL; for how many there is room, and where in the file they begin and end.
+    cdef uint8_t* _held
+    cdef Py_ssize_t _room
+    cdef int64_t _held_from
+    cdef int64_t _held_to
+    # The position at which the cache was last asked.
+    cdef int64_t _fetched_at
     # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
     cdef readonly int64_t mtime_ns
     cdef readonly uint64_t inode
@@ -62,6 +69,12 @@ cdef class Source:
     cdef bint slow
 
     cdef int open(self, const char* path, bint follow, Folder folder) noexcept
+    cdef bint hold(self, Py_ssize_t limit) noexcept
+    cdef Py_ssize_t fetch(self, Py_ssize_t octets) noexcept
+    cdef bint may_fetch(self) noexcept
+    cdef bint _make_room(self, Py_ssize_t octets) noexcept
+    cdef Py_ssize_t _take_held(self, uint8_t* out, Py_ssize_t limit) noexcept
+    cdef Py_ssize_t _read_file(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef const uint8_t* slice(self, Py_ssize_t length, Mapping** holder) noexcept
@@ -71,4 +84,7 @@ cdef class Source:
     cdef bint unchanged(self) noexcept
     cdef bint shrank(self) noexcept
     cdef bint holds_more(self) noexcept
+    cdef bint is_open(self) noexcept
+    cdef bint _is_held(self) noexcept
+    cdef void _close_file(self) noexcept
     cdef void close(self) noexcept

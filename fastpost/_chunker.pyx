@@ -225,6 +225,11 @@ cdef class Source:
     def __cinit__(self):
         self._fd = -1
         self._mapping = NULL
+        self._held = NULL
+        self._room = 0
+        self._held_from = 0
+        self._held_to = 0
+        self._fetched_at = -1
         self._period = 0
         self._start = 0
         self.size = -1
@@ -262,6 +267,48 @@ cdef class Source:
         self.inode = status.st_ino
         return 0
 
+    cdef bint hold(self, Py_ssize_t limit) noexcept:
+        """Take all of a file of up to `limit` octets into memory, and close it; `read` has it from there.
+
+        Only where the page cache has all of it, so that nothing waits, and where it did not change meanwhile. False:
+        it is open as before; what the cache lacks, the kernel is asked to read by then.
+        """
+        if self.size > limit or self.offset or not self.fetch(self.size):
+            return False
+        if self._held_to < self.size:
+            posix_fadvise(self._fd, 0, self.size, POSIX_FADV_WILLNEED)
+            return False
+        if not self.unchanged():
+            return False
+        self._close_file()
+        return True
+
+    cdef Py_ssize_t fetch(self, Py_ssize_t octets) noexcept:
+        """Read up to so many of the next octets ahead, where `may_fetch` says so. Returns how many; 0: `read` will."""
+        cdef Py_ssize_t got
+        octets = min(octets, <Py_ssize_t>(self.size - self.offset))
+        if not self.may_fetch() or not self._make_room(octets):
+            return 0
+        got = self._read_cached(self._held, min(octets, self._room))
+        self._fetched_at = self.offset
+        self._held_from = self.offset
+        self._held_to = self.offset + got
+        return got
+
+    cdef bint may_fetch(self) noexcept:
+        """Is there more to be read ahead? Not before all others are taken; what the cache had not is asked for once."""
+        return (
+            self._fd >= 0 and self.offset < self.size and self.offset >= self._held_to
+            and self.offset != self._fetched_at and _asks_cache
+        )
+
+    cdef bint _make_room(self, Py_ssize_t octets) noexcept:
+        """Once for all: what is read ahead later may be less, and is no more."""
+        if self._held == NULL:
+            self._held = <uint8_t*>malloc(octets)
+            self._room = octets
+        return self._held != NULL
+
     cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept:
         """Be `size` octets of a mapping that never changes, from `start` on, round and round its `period`.
 
@@ -278,16 +325,34 @@ cdef class Source:
 
     cdef Py_ssize_t read(self, uint8_t* out, Py_ssize_t limit) noexcept:
         """Copy up to limit octets to out and move on. Returns how many (fewer only at the end of file), or −errno."""
-        cdef Py_ssize_t got
-        cdef Py_ssize_t done
-        cdef int64_t since
-        cdef long sleeps
+        cdef Py_ssize_t taken, got
         if self._period:
             assert limit <= OVERLAP
             limit = min(limit, <Py_ssize_t>(self.size - self.offset))
             memcpy(out, self._borrowed(), limit)
             self.offset += limit
             return limit
+        taken = self._take_held(out, limit)
+        if taken == limit or self._fd < 0:
+            return taken
+        got = self._read_file(out + taken, limit - taken)
+        return got if got < 0 else taken + got
+
+    cdef Py_ssize_t _take_held(self, uint8_t* out, Py_ssize_t limit) noexcept:
+        """Copy what was read ahead, and move on. Returns how many octets."""
+        limit = min(limit, <Py_ssize_t>(self._held_to - self.offset))
+        if limit <= 0:
+            return 0
+        memcpy(out, self._held + (self.offset - self._held_from), limit)
+        self.offset += limit
+        return limit
+
+    cdef Py_ssize_t _read_file(self, uint8_t* out, Py_ssize_t limit) noexcept:
+        """As `read`, from the file."""
+        cdef Py_ssize_t got
+        cdef Py_ssize_t done
+        cdef int64_t since
+        cdef long sleeps
         done = self._read_cached(out, limit)
         self.cold = done < limit and _asks_cache
         since = 0
@@ -375,9 +440,9 @@ cdef class Source:
         return self._mapping
 
     cdef bint unchanged(self) noexcept:
-        """True while the file has the size and mtime that it was opened with."""
+        """True while the file has the size and mtime that it was opened with; what is in memory was looked at then."""
         cdef stat_result status
-        if self._period:
+        if self._period or self._is_held():
             return True
         if fstat(self._fd, &status) != 0:
             return False
@@ -393,12 +458,26 @@ cdef class Source:
         cdef stat_result status
         return fstat(self._fd, &status) == 0 and status.st_size < self.size
 
+    cdef bint is_open(self) noexcept:
+        """True while it has a descriptor."""
+        return self._fd >= 0
+
+    cdef bint _is_held(self) noexcept:
+        """All of it is in memory, and it is closed."""
+        return self._fd < 0 and self._held_to > 0
+
     cdef void close(self) noexcept:
         """Close the file. Slices already handed out stay valid until their mapping is released."""
-        global _live_sources
+        free(self._held)
+        self._held = NULL
+        self._held_to = 0
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
+        self._close_file()
+
+    cdef void _close_file(self) noexcept:
+        global _live_sources
         if self._fd >= 0:
             c_close(self._fd)
             self._fd = -1
@@ -440,14 +519,24 @@ cdef class Source:
 
     def is_unchanged(self) -> bool:
         """True while size and mtime are those of opening."""
-        return self._fd >= 0 and self.unchanged()
+        return (self._fd >= 0 or self._is_held()) and self.unchanged()
+
+    def hold_octets(self, Py_ssize_t limit) -> bool:
+        """Take a file of up to `limit` octets into memory and close it; False: it stays open. Raises ValueError."""
+        self._check(limit)
+        return self.hold(limit)
+
+    def fetch_octets(self, Py_ssize_t octets) -> int:
+        """Read up to so many octets ahead. Returns how many; 0 while some are left, or the cache has none."""
+        self._check(octets)
+        return self.fetch(octets)
 
     def shut(self) -> None:
         """Close the file; twice is fine."""
         self.close()
 
     def _check(self, Py_ssize_t length):
-        if self._fd < 0:
+        if self._fd < 0 and not self._is_held():
             raise ValueError("the source is closed")
         if length <= 0:
             raise ValueError("a slice has at least 1 octet")

@@ -132,8 +132,11 @@ cdef class Patience:
 
 
 cdef bint is_readable(int fd) noexcept:
-    """Would a receive bring anything now, the end included?"""
-    return _ready(fd, 1)
+    """Would a receive bring anything now, the end included? With the GIL: to give it up could cost milliseconds."""
+    cdef pollfd watched
+    watched.fd = fd
+    watched.events = POLLIN
+    return poll(&watched, 1, 0) > 0
 
 
 cdef bint _ready(int fd, int looks) noexcept:

@@ -20,6 +20,8 @@ from fastpost.errors import FileChanged, NotRegularFile, file_failure
 cdef enum:
     # Files up to this size are read, larger ones are mapped: below, mmap and munmap cost more than the copy.
     _MAX_READ = 65536
+    # Files up to this size are held in memory before their turn: beyond, to copy them once more costs too much.
+    _MAX_HELD = 16384
     # What is left of a mapped file for its last slice is at least so long (octets).
     _MIN_TAIL = 4096
     # Files are read ahead once the first read of so many was slow while so many were opened.
@@ -55,13 +57,10 @@ cdef class RequestContent:
         self._rest = _REST
 
     cdef int open(self, Attempt attempt) except -1:
-        """Open the attempt's file and take its size, octets. FAILED: the attempt's failure says why."""
+        """Open the attempt's file, if it is not yet, and take its size, octets. FAILED: its failure says why."""
         cdef int reason = 0
-        attempt.source = Source()
-        if attempt.content is not None:
-            attempt.content.lend(attempt.source)
-        else:
-            reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
+        if attempt.source is None:
+            reason = self._open_file(attempt)
         if reason:
             if reason in (EMFILE, ENFILE):
                 # No error: a stream that ends gives its descriptor back, here or on another connection.
@@ -79,10 +78,34 @@ cdef class RequestContent:
             ))
         attempt.remaining = attempt.size
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
-        self._opened += 1
-        if self._opened % _SLOW_AMONG == 0:
-            self._slow_files = 0
         return OPENED
+
+    cdef int _open_file(self, Attempt attempt) except -1:
+        """Give the attempt its source. Returns 0, or the errno of what could not be opened."""
+        cdef int reason
+        attempt.source = Source()
+        if attempt.content is not None:
+            attempt.content.lend(attempt.source)
+            return 0
+        reason = attempt.source.open(attempt.file, attempt.follow, self._folder)
+        if reason == 0:
+            self._opened += 1
+            if self._opened % _SLOW_AMONG == 0:
+                self._slow_files = 0
+        return reason
+
+    cdef int open_ahead(self, Attempt attempt) except -1:
+        """Open the attempt's file before its turn, and hold what is small.
+
+        What can't be opened is tried again when its turn comes: that fails, then, for the reason that it has then.
+        """
+        if attempt.content is not None or attempt.source is not None:
+            return 0
+        if self._open_file(attempt) == 0:
+            attempt.source.hold(_MAX_HELD)
+        else:
+            attempt.source = None
+        return 0
 
     cdef int _refuse(self, Attempt attempt, object failure) except -1:
         """The attempt ends before it has a stream."""

@@ -5,6 +5,11 @@ cimport cython
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 
 
+cdef enum:
+    # No slot.
+    NOBODY = -1
+
+
 cdef struct Stays:
     # What a slot had of its stays in the ring, in octets: the sum of even parts and what it was served when it last
     # joined; and of the stays that were long enough to tell, its even part and what it was served in them.
@@ -54,6 +59,10 @@ cdef class Scheduler:
     cdef inline int32_t head(self) noexcept:
         """Whose turn it is; −1: nobody's."""
         return self._head
+
+    cdef inline int32_t after(self, int32_t slot) noexcept:
+        """Who stands behind that slot in the ring."""
+        return self._next[slot]
 
     cdef inline int64_t budget(self) noexcept:
         """Octets that the head may still send in its turn; always more than 0."""

@@ -21,7 +21,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 cdef enum:
-    NOBODY = -1
     # A later turn under a scarce window is worth at most 1/GROWTH of what the slot has had.
     GROWTH = 6
     # What is left of a turn below quantum/CRUMBS isn't worth a frame: it is carried into the next turn.

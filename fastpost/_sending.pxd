@@ -1,12 +1,13 @@
 # cython: language_level=3
 """C interface of the send side."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
 from fastpost._connection_window cimport ConnectionWindow
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
+from fastpost._line cimport Line
 from fastpost._request_content cimport RequestContent
 from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
@@ -24,7 +25,7 @@ cdef class SendSide:
     cdef readonly Delivery delivery
     cdef readonly ConnectionWindow window
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
-    cdef object _waiting
+    cdef Line _line
     cdef list _finished
     # One of those that ended has failed.
     cdef bint _failed
@@ -65,6 +66,9 @@ cdef class SendSide:
     cdef int64_t _starved(self) noexcept
     cdef bint _open_timed(self, double now) except -1
     cdef bint _start(self, double now) except -1
+    cdef bint may_prepare(self) noexcept
+    cdef int prepare(self) except -1
+    cdef int32_t _unread(self) noexcept
     cdef int64_t _offered(self) noexcept
     cdef int64_t _offers(self, Attempt attempt) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1

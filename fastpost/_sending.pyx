@@ -6,8 +6,6 @@ A window (RFC 9113 §5.2) is an int64 and is charged when a slice enters the gat
 negative after SETTINGS; such a stream leaves the scheduler's ring and sends nothing.
 """
 
-import collections
-
 from libc.errno cimport EFAULT, EMFILE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
@@ -20,9 +18,10 @@ from fastpost._delivery cimport Delivery
 from fastpost._frames cimport CANCEL, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
+from fastpost._line cimport Line
 from fastpost._request_content cimport FAILED, NO_DESCRIPTOR, OPENED, RequestContent
 from fastpost._request_headers cimport RequestHeaders
-from fastpost._scheduler cimport Scheduler
+from fastpost._scheduler cimport NOBODY, Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
 from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, file_failure
@@ -33,6 +32,9 @@ cdef enum:
     _MAX_QUANTUM = 65536
     # Windows for which a stream must last to count as one that fills them.
     _LASTING = 8
+    # Turns that are read ahead, and files that are opened between two looks at the socket.
+    _TURNS_AHEAD = 4
+    _FILES_AHEAD = 4
 
 
 cdef class SendSide:
@@ -64,7 +66,7 @@ cdef class SendSide:
         self.cold = False
         self.out_of_files = False
         self.failed_opens = 0
-        self._waiting = collections.deque()
+        self._line = Line()
         self._finished = []
         self._failed = False
         self._parked = []
@@ -85,7 +87,7 @@ cdef class SendSide:
 
     def submit(self, list attempts) -> None:
         """Queue attempts; each comes out once, of `take_finished` or of `take_unsent`."""
-        self._waiting.extend(attempts)
+        self._line.extend(attempts)
         self._content.read_ahead(attempts)
 
     def queue_control(self, octets: bytes) -> None:
@@ -140,26 +142,54 @@ cdef class SendSide:
         """Return, untouched and in order, the attempts that a draining connection will not begin."""
         if not self.draining:
             return []
-        unsent = list(self._waiting)
-        self._waiting.clear()
-        return unsent
+        return self._line.withdraw(0)
 
     def give_up_opening(self, double now) -> None:
         """Fail the first attempt in line: no descriptor is free, and no stream anywhere will give one back."""
         cdef Attempt attempt
-        if self._waiting:
-            attempt = <Attempt>self._waiting.popleft()
+        if self._line.count():
+            attempt = self._line.pop()
             attempt.failure = file_failure(EMFILE)
             attempt.finished = now
             self._finished.append(attempt)
 
+    cdef bint may_prepare(self) noexcept:
+        """Is anything to be read or opened ahead, while credit is waited for?
+
+        Streams are open then, so there is something to wait for, and descriptors that the line takes come back.
+        """
+        return self._unread() != NOBODY or (self._line.may_look() and not self.draining)
+
+    cdef int prepare(self) except -1:
+        """Read what the next turns will send, or else open what is next in line; a little of it."""
+        cdef int32_t slot = self._unread()
+        cdef Attempt attempt
+        if slot != NOBODY:
+            attempt = <Attempt>self._table.attempts[slot]
+            attempt.source.fetch(min(self._scheduler.quantum, attempt.remaining))
+            return 0
+        self._content.begin_opening()
+        self._line.look_ahead(self._content, _FILES_AHEAD)
+        if self._content.end_opening(self._line.attempts):
+            self.cold = True
+        return 0
+
+    cdef int32_t _unread(self) noexcept:
+        """The first of the next turns of which something is to be read ahead; what is mapped stays where it is."""
+        cdef Attempt attempt
+        cdef int32_t slot = self._scheduler.head()
+        cdef int _
+        for _ in range(min(self._scheduler.ready, _TURNS_AHEAD)):
+            attempt = <Attempt>self._table.attempts[slot]
+            if attempt.source.may_fetch() and not self._content.leaves_in_place(attempt):
+                return slot
+            slot = self._scheduler.after(slot)
+        return NOBODY
+
     def withdraw(self, int64_t most=_MAX_STREAM_ID) -> list:
         """Return, untouched and in order, the end of the line: what waits beyond the room, and beyond `most`."""
         cdef int64_t kept = min(2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count, most)
-        waiting = self._waiting
-        withdrawn = [waiting.pop() for _ in range(len(waiting) - max(kept, 0))]
-        withdrawn.reverse()
-        return withdrawn
+        return self._line.withdraw(kept)
 
     def drain(self) -> None:
         """Start nothing more on this connection; open streams go on."""
@@ -242,14 +272,14 @@ cdef class SendSide:
     @property
     def waiting(self) -> int:
         """Attempts that have no stream yet."""
-        return len(self._waiting)
+        return self._line.count()
 
     @property
     def room(self) -> int:
         """How many more attempts keep it busy until it is asked again: as many in line as in flight."""
         cdef int64_t room = 0
         if self._settled and not self.draining:
-            room = 2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count - len(self._waiting)
+            room = 2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count - self._line.count()
         return max(room, 0)
 
     @property
@@ -317,7 +347,7 @@ cdef class SendSide:
         cdef double since = self.blocked.since
         cdef double elapsed = self.blocked.begin(now)
         cdef int64_t ready, parked, on_the_line, answering, leaving, shut
-        if since == 0.0 or now <= since or self._table.count + <int64_t>len(self._waiting) + self.behind == 0:
+        if since == 0.0 or now <= since or self._table.count + self._line.count() + self.behind == 0:
             return
         ready = self._scheduler.ready
         parked = len(self._parked)
@@ -346,7 +376,7 @@ cdef class SendSide:
         """Uploads that we would have in flight, and that the peer's MAX_CONCURRENT_STREAMS keeps waiting."""
         if self._table.count < self.max_concurrent_streams or self.draining or not self._settled:
             return 0
-        return min(<int64_t>len(self._waiting) + self.behind, self.concurrency - self._table.count)
+        return min(self._line.count() + self.behind, self.concurrency - self._table.count)
 
     def stalled_on_disk(self, double elapsed) -> None:
         """A read was `cold`: since the tick began, so many seconds went by, and they belong to the disk."""
@@ -423,11 +453,11 @@ cdef class SendSide:
         Every other time there is no room for a stream, and no need to ask the kernel how often this thread has slept.
         """
         cdef bint fits
-        if not self._waiting or self._table.count >= min(self.concurrency, self.max_concurrent_streams):
+        if self._line.count() == 0 or self._table.count >= min(self.concurrency, self.max_concurrent_streams):
             return self._start(now)
         self._content.begin_opening()
         fits = self._start(now)
-        if self._content.end_opening(self._waiting):
+        if self._content.end_opening(self._line.attempts):
             self.cold = True
         return fits
 
@@ -437,18 +467,18 @@ cdef class SendSide:
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
         # A server nearby opens its window again at once: what is begun goes soon, and fewer streams would cost time.
         cdef int64_t enough = self.windows_ahead * self.window.largest if self.window.far else 0
-        cdef int64_t offered = self._offered() if enough and self._waiting else 0
+        cdef int64_t offered = self._offered() if enough and self._line.count() else 0
         cdef Py_ssize_t bound
         cdef int opened
         self.out_of_files = False
-        while self._table.count < limit and self._waiting and not self.draining:
+        while self._table.count < limit and self._line.count() and not self.draining:
             if enough and offered >= enough:
                 return True
-            attempt = <Attempt>self._waiting[0]
+            attempt = self._line.first()
             bound = self._headers.prepare(attempt, self.max_frame_size)
             if not self.gather.has_room(bound) or self.gather.pending > self._gather_limit:
                 return False
-            self._waiting.popleft()
+            self._line.pop()
             opened = self._open_stream(attempt, now)
             if opened == OPENED:
                 self.delivery.begin(attempt, self.gather.pending)
@@ -456,7 +486,7 @@ cdef class SendSide:
                 self.delivery.gathered(attempt, self.gather.pending)
                 offered += self._offers(attempt)
             elif opened == NO_DESCRIPTOR:
-                self._waiting.appendleft(attempt)
+                self._line.put_back(attempt)
                 self.out_of_files = True
                 self.failed_opens += 1
                 return True
@@ -552,7 +582,7 @@ cdef class SendSide:
             if attempt.source.slow:
                 attempt.source.slow = False
                 if before == attempt.size:
-                    self._content.note_slow(self._waiting, 1)
+                    self._content.note_slow(self._line.attempts, 1)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
 

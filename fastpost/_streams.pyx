@@ -107,18 +107,23 @@ cdef class DataPlane(SendSide):
         """True while uploads wait for a scarce connection window that the peer opens again without delay."""
         return self.is_kept_waiting()
 
+    @property
+    def news(self) -> bool:
+        """True while who hands out work is to be told at once of what ended."""
+        return self.has_news()
+
     cdef bint is_kept_waiting(self) noexcept:
         return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
 
     cdef bint has_news(self) noexcept:
-        """Who hands out work is to be told now: the line is half empty and more is to be had, or something went wrong.
+        """Who hands out work is to be told now: something went wrong, all is done, or the line is half empty.
 
-        What went wrong may mean that less is to be begun.
+        What went wrong may mean that less is to be begun. The line may be as empty as it is when no more is to be had.
         """
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
-        if self._failed or self.draining or self.out_of_files:
+        if self._failed or self.draining or self.out_of_files or self._table.count + self._line.count() == 0:
             return True
-        return self.behind > 0 and 2 * <int64_t>len(self._waiting) < limit
+        return self.behind > 0 and 2 * self._line.count() < limit
 
     @property
     def awaits_answers(self) -> int:

@@ -81,6 +81,7 @@ cdef class Wire:
             got > 0 and not self._plane.has_news() and self._send_timed(now, _LISTS) == 0
             and self._plane.is_kept_waiting() and now < until
         ):
+            self._prepare()
             self.gave_up = not patience.watch(self._fd)
             if self.gave_up:
                 break
@@ -95,6 +96,15 @@ cdef class Wire:
         if self._plane.cold:
             self._plane.stalled_on_disk(_now() - now)
         return left
+
+    cdef int _prepare(self) except -1:
+        """Work ahead until the socket has something."""
+        cdef double now = _now()
+        while self._plane.may_prepare() and not is_readable(self._fd):
+            self._plane.prepare()
+        if self._plane.cold:
+            self._plane.stalled_on_disk(_now() - now)
+        return 0
 
     cdef int _receive_all(self, double now) except? -1:
         # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a

@@ -47,6 +47,8 @@ _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK)
 #: Seconds between looks for stalled streams, and how long a PING may stay unanswered.
 _CHECK_INTERVAL = 1.0
 _PING_TIMEOUT = 10.0
+#: Seconds for which uploads that went well may go untold while others are in line: to tell of each few costs more.
+_UNTOLD = 0.05
 #: Seconds between questions to the kernel what has arrived, for the split of time, while anything is under way.
 _LINE_INTERVAL = 0.05
 #: A server may say so for as long as it likes, and go on when it wants to (RFC 9113 §6.5.2).
@@ -109,9 +111,11 @@ class Connection:
         self._hold_timer: asyncio.TimerHandle | None = None
         self._check_timer: asyncio.TimerHandle | None = None
         self._line_timer: asyncio.TimerHandle | None = None
+        self._tell_timer: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
         self._tick_guarded = self._guarded(self._tick)
         self._line_guarded = self._guarded(self._look_at_line)
+        self._tell_guarded = self._guarded(self._tell)
         self._writable_guarded = self._guarded(self._writable)
         self.closed = False
         #: How much room was left when it was last told: who has nothing to fill it with is told of more, and of the
@@ -324,6 +328,11 @@ class Connection:
 
     def _advance(self, now: float) -> None:
         """Hand out what ended, take new work, send. What fails while sending (a file) is handed out too."""
+        if self._may_tell_later():
+            self._flush(now)
+            self._watch_line(now)
+            if self._may_tell_later():
+                return
         scheduled = self._tick_scheduled
         self._tick_scheduled = True  # what `submit` brings now is sent right below
         self._deliver()
@@ -334,6 +343,18 @@ class Connection:
         self._deliver()
         if not self.closed and self.session.plane.draining and not self.busy:
             self.close()
+
+    def _may_tell_later(self) -> bool:
+        """What ended may wait for more of its kind: all that is to be begun is in line. A timer sees to it."""
+        if not self._works_alone or self.session.plane.news:
+            return False
+        if self._tell_timer is None:
+            self._tell_timer = self._loop.call_later(_UNTOLD, self._tell_guarded)
+        return True
+
+    def _tell(self) -> None:
+        self._tell_timer = None
+        self._deliver()
 
     def _deliver(self) -> None:
         if not self._opened:
@@ -351,7 +372,9 @@ class Connection:
         reason = None
         try:
             got = (
-                self._wire.converse(self._patience, turn) if self._may_converse(now, turn) else self._wire.receive(now)
+                self._wire.converse(self._patience, turn)
+                if now < turn and self._works_alone
+                else self._wire.receive(now)
             )
             if -got not in _AGAIN:
                 reason = os.strerror(-got) if got else "end of stream"
@@ -371,9 +394,10 @@ class Connection:
             tcp.settle(self._settled)
         return True
 
-    def _may_converse(self, now: float, turn: float) -> bool:
+    @property
+    def _works_alone(self) -> bool:
         """No other connection has to wait meanwhile, and all that arrives is for those who know of this one."""
-        return now < turn and self._settings.busy_poll and self._opened and not self._writing and _live_sockets == 1
+        return self._settings.busy_poll and self._opened and not self._writing and _live_sockets == 1
 
     def _flush(self, now: float) -> None:
         """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""
@@ -479,7 +503,7 @@ class Connection:
     def _shut(self) -> None:
         global _live_sockets
         self.closed = True
-        for timer in (self._hold_timer, self._check_timer, self._line_timer):
+        for timer in (self._hold_timer, self._check_timer, self._line_timer, self._tell_timer):
             if timer is not None:
                 timer.cancel()
         if self._fd >= 0:
@@ -491,7 +515,7 @@ class Connection:
             self._socket = None
             _live_sockets -= 1
         # They hold the connection, and it them: its buffers would stay until the garbage collector comes.
-        self._tick_guarded = self._line_guarded = self._writable_guarded = _nothing
+        self._tick_guarded = self._line_guarded = self._writable_guarded = self._tell_guarded = _nothing
 
 
 def _nothing() -> None:

@@ -45,6 +45,57 @@ def test_reads_what_the_file_holds(tmp_path: Path, size: int) -> None:
     source.shut()
 
 
+@pytest.mark.parametrize("size", [1, 4096])
+def test_a_small_file_is_held_in_memory_and_closed(tmp_path: Path, size: int) -> None:
+    octets = write(tmp_path / "file", size)
+    source = Source.from_path(bytes(tmp_path / "file"))
+    assert source.hold_octets(4096)
+    assert live_objects() == (0, 0)
+    (tmp_path / "file").unlink()
+    assert source.read_octets(size) == octets
+    assert source.is_unchanged(), "it was looked at when it was taken"
+    source.shut()
+    with pytest.raises(ValueError, match="closed"):
+        source.read_octets(1)
+
+
+@pytest.mark.parametrize("size", [0, 4097])
+def test_others_stay_open(tmp_path: Path, size: int) -> None:
+    octets = write(tmp_path / "file", size)
+    source = Source.from_path(bytes(tmp_path / "file"))
+    assert not source.hold_octets(4096)
+    assert live_objects() == (1, 0)
+    assert source.read_octets(size + 1) == octets
+    source.shut()
+
+
+@pytest.mark.parametrize("change", [b"", b"shorter", bytes(8000)])
+def test_what_changed_since_it_was_opened_is_not_held(tmp_path: Path, change: bytes) -> None:
+    write(tmp_path / "file", 4096)
+    source = Source.from_path(bytes(tmp_path / "file"))
+    (tmp_path / "file").write_bytes(change)
+    assert not source.hold_octets(4096)
+    assert not source.is_unchanged()
+    source.shut()
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), min_size=1, max_size=20))
+def test_what_is_read_ahead_comes_once_and_in_order(tmp_path: Path, steps: list[tuple[bool, int]]) -> None:
+    octets = write(tmp_path / "file", 200_000)
+    source = Source.from_path(bytes(tmp_path / "file"))
+    for ahead, length in steps:
+        if ahead:
+            assert source.fetch_octets(length) <= length
+            assert source.fetch_octets(length) == 0, "some are left, or it is at the end"
+        else:
+            at = source.offset
+            assert source.read_octets(length) == octets[at : at + length]
+            assert source.offset == min(at + length, 200_000)
+    source.shut()
+    assert live_objects() == (0, 0)
+
+
 def opened(folder: Folder, path: Path) -> bytes:
     source = Source.from_path(bytes(path), folder)
     octets = source.read_octets(100)

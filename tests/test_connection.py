@@ -37,6 +37,7 @@ from h2_judge import (
 from in_process import (
     HOST,
     LOOPS,
+    Answering,
     Raw,
     Results,
     Server,
@@ -53,9 +54,9 @@ from in_process import nothing_leaks as nothing_leaks
 from integration.scripted import Peer, Request, Script
 from integration.servers import Certificates, certificates
 
+from fastpost import UploadResult, tls
 from fastpost import connection as connections
 from fastpost import target as targets
-from fastpost import tls
 from fastpost._table import Attempt
 from fastpost.config import Settings
 from fastpost.connection import Connection
@@ -719,6 +720,53 @@ def test_who_has_nothing_more_is_asked_again_once_a_second(tmp_path: Path, monke
 
     with Server() as server:
         drive(main(server.url))
+
+
+class Few(Script):
+    """Answers three requests, and all others once those are told."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.answered = 0
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        self.answered += 1
+        if self.answered > 3:
+            peer.flush()
+            self.told.wait(20)
+        peer.answer(request, 201)
+
+
+def test_what_ended_is_told_though_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not each time, as more of it may come at once, but soon."""
+    monkeypatch.setattr(connections, "_CHECK_INTERVAL", 100.0)
+    uploads = files(tmp_path, 20)
+    script = Few()
+
+    class Told(Results):
+        def __call__(self, results: list[UploadResult]) -> None:
+            super().__call__(results)
+            if len(self.all) == 3:
+                script.told.set()
+
+    with Server(script) as server:
+        assert upload(server.url, uploads, results=Told(), concurrency=10).ok == 20
+    assert script.told.is_set()
+
+
+def test_many_that_ended_one_by_one_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    ended = Run._attempts_ended
+
+    def count(self: Run, connection: Connection, attempts: list[Attempt]) -> None:
+        told.append(len(attempts))
+        ended(self, connection, attempts)
+
+    monkeypatch.setattr(Run, "_attempts_ended", count)
+    with Raw(Answering(pause=0.001, piece=200)) as server:
+        assert upload(server.url, files(tmp_path, 100), concurrency=20).ok == 100
+    assert sum(told) == 100
+    assert len(told) < 40
 
 
 # --- answers that are waited for awake -----------------------------------------------------------

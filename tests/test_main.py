@@ -25,6 +25,7 @@ UPLOAD = {
         "_hpack_encoder",
         "_hpack_tables",
         "_labels",
+        "_line",
         "_listing",
         "_meter",
         "_patience",

@@ -144,9 +144,9 @@ def test_a_socket_that_takes_no_more(tls: bool, pair: Pair, files: Files, reques
 # --- conversations --------------------------------------------------------------------------------
 
 
-def near(files: Files, *sizes: int, concurrency: int = 50) -> Script:
+def near(files: Files, *sizes: int, concurrency: int = 50, staged: bool = False) -> Script:
     """Return a peer with a window of 65,535 octets that is used up, and that was opened at once a thousand times."""
-    script = Script(session(staged=False, concurrency=concurrency), OPEN)
+    script = Script(session(staged=staged, concurrency=concurrency), OPEN)
     script.now = time.monotonic()  # what a conversation goes by
     script.submit(files(*sizes))
     script.take()
