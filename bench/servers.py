@@ -1,7 +1,7 @@
 """Servers to measure against: each in a process of its own, on a free loopback port, stopped by its pid.
 
 h2corn grants 8 MiB windows, nghttpd its default of 64 KiB. Between them lies what real servers do. nginx stores what
-it gets, by WebDAV.
+it gets, by WebDAV. discard decrypts nothing and answers what is large, as if it were on another machine.
 """
 
 from __future__ import annotations
@@ -245,7 +245,15 @@ def _raw(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
     return [*argv, str(pair.certificate), str(pair.key)] if pair else argv, ""
 
 
+def _discard(port: int, work: Path, pair: _Pair | None) -> tuple[list[str], str]:
+    """Leave a core to the client, as one on another machine does. What it is good for is told there."""
+    if pair is None:
+        raise Absent("discard speaks HTTP/2 over TLS only")
+    return [sys.executable, "-m", "bench.discard_server", str(port), str(pair.certificate), str(pair.key)], ""
+
+
 _COMMANDS = {
+    "discard": _discard,
     "h2corn": _h2corn,
     "h2corn-64k": _small_windows,
     "h2corn-16k-frames": _small_frames,

@@ -48,11 +48,11 @@ cdef class Folder:
 cdef class Source:
     cdef int _fd
     cdef Mapping* _mapping
-    # Octets that were read ahead, or NULL; for how many there is room, and where in the file they begin and end.
+    # Octets that were read ahead, or NULL; where in the file they begin and end; True: they were all, and it is closed.
     cdef uint8_t* _held
-    cdef Py_ssize_t _room
     cdef int64_t _held_from
     cdef int64_t _held_to
+    cdef bint _whole
     # The position at which the cache was last asked.
     cdef int64_t _fetched_at
     # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
@@ -72,7 +72,6 @@ cdef class Source:
     cdef bint hold(self, Py_ssize_t limit) noexcept
     cdef Py_ssize_t fetch(self, Py_ssize_t octets) noexcept
     cdef bint may_fetch(self) noexcept
-    cdef bint _make_room(self, Py_ssize_t octets) noexcept
     cdef Py_ssize_t _take_held(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef Py_ssize_t _read_file(self, uint8_t* out, Py_ssize_t limit) noexcept
     cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept
@@ -85,6 +84,5 @@ cdef class Source:
     cdef bint shrank(self) noexcept
     cdef bint holds_more(self) noexcept
     cdef bint is_open(self) noexcept
-    cdef bint _is_held(self) noexcept
     cdef void _close_file(self) noexcept
     cdef void close(self) noexcept

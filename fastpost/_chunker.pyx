@@ -226,7 +226,7 @@ cdef class Source:
         self._fd = -1
         self._mapping = NULL
         self._held = NULL
-        self._room = 0
+        self._whole = False
         self._held_from = 0
         self._held_to = 0
         self._fetched_at = -1
@@ -273,24 +273,29 @@ cdef class Source:
         Only where the page cache has all of it, so that nothing waits, and where it did not change meanwhile. False:
         it is open as before; what the cache lacks, the kernel is asked to read by then.
         """
-        if self.size > limit or self.offset or not self.fetch(self.size):
+        if not 0 < self.size <= limit or self.offset or not _asks_cache:
             return False
-        if self._held_to < self.size:
+        if self.fetch(self.size) < self.size:
             posix_fadvise(self._fd, 0, self.size, POSIX_FADV_WILLNEED)
             return False
         if not self.unchanged():
             return False
         self._close_file()
+        self._whole = True
         return True
 
     cdef Py_ssize_t fetch(self, Py_ssize_t octets) noexcept:
         """Read up to so many of the next octets ahead, where `may_fetch` says so. Returns how many; 0: `read` will."""
         cdef Py_ssize_t got
         octets = min(octets, <Py_ssize_t>(self.size - self.offset))
-        if not self.may_fetch() or not self._make_room(octets):
+        if octets <= 0 or not self.may_fetch():
             return 0
-        got = self._read_cached(self._held, min(octets, self._room))
         self._fetched_at = self.offset
+        free(self._held)
+        self._held = <uint8_t*>malloc(octets)
+        if self._held == NULL:
+            return 0
+        got = self._read_cached(self._held, octets)
         self._held_from = self.offset
         self._held_to = self.offset + got
         return got
@@ -301,13 +306,6 @@ cdef class Source:
             self._fd >= 0 and self.offset < self.size and self.offset >= self._held_to
             and self.offset != self._fetched_at and _asks_cache
         )
-
-    cdef bint _make_room(self, Py_ssize_t octets) noexcept:
-        """Once for all: what is read ahead later may be less, and is no more."""
-        if self._held == NULL:
-            self._held = <uint8_t*>malloc(octets)
-            self._room = octets
-        return self._held != NULL
 
     cdef void borrow(self, Mapping* mapping, int64_t period, int64_t start, int64_t size) noexcept:
         """Be `size` octets of a mapping that never changes, from `start` on, round and round its `period`.
@@ -332,8 +330,10 @@ cdef class Source:
             memcpy(out, self._borrowed(), limit)
             self.offset += limit
             return limit
-        taken = self._take_held(out, limit)
-        if taken == limit or self._fd < 0:
+        taken = 0
+        if self._held != NULL:
+            taken = self._take_held(out, limit)
+        if taken == limit or self._whole:
             return taken
         got = self._read_file(out + taken, limit - taken)
         return got if got < 0 else taken + got
@@ -345,6 +345,10 @@ cdef class Source:
             return 0
         memcpy(out, self._held + (self.offset - self._held_from), limit)
         self.offset += limit
+        if self.offset == self._held_to:
+            # Of many streams only the next ones hold anything.
+            free(self._held)
+            self._held = NULL
         return limit
 
     cdef Py_ssize_t _read_file(self, uint8_t* out, Py_ssize_t limit) noexcept:
@@ -442,7 +446,7 @@ cdef class Source:
     cdef bint unchanged(self) noexcept:
         """True while the file has the size and mtime that it was opened with; what is in memory was looked at then."""
         cdef stat_result status
-        if self._period or self._is_held():
+        if self._period or self._whole:
             return True
         if fstat(self._fd, &status) != 0:
             return False
@@ -462,15 +466,12 @@ cdef class Source:
         """True while it has a descriptor."""
         return self._fd >= 0
 
-    cdef bint _is_held(self) noexcept:
-        """All of it is in memory, and it is closed."""
-        return self._fd < 0 and self._held_to > 0
-
     cdef void close(self) noexcept:
         """Close the file. Slices already handed out stay valid until their mapping is released."""
-        free(self._held)
-        self._held = NULL
-        self._held_to = 0
+        if self._held != NULL:
+            free(self._held)
+            self._held = NULL
+        self._whole = False
         if self._mapping != NULL:
             release_mapping(self._mapping)
             self._mapping = NULL
@@ -519,7 +520,7 @@ cdef class Source:
 
     def is_unchanged(self) -> bool:
         """True while size and mtime are those of opening."""
-        return (self._fd >= 0 or self._is_held()) and self.unchanged()
+        return (self._fd >= 0 or self._whole) and self.unchanged()
 
     def hold_octets(self, Py_ssize_t limit) -> bool:
         """Take a file of up to `limit` octets into memory and close it; False: it stays open. Raises ValueError."""
@@ -536,7 +537,7 @@ cdef class Source:
         self.close()
 
     def _check(self, Py_ssize_t length):
-        if self._fd < 0 and not self._is_held():
+        if self._fd < 0 and not self._whole:
             raise ValueError("the source is closed")
         if length <= 0:
             raise ValueError("a slice has at least 1 octet")

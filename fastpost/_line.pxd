@@ -17,12 +17,21 @@ cdef class Line:
     # What those keep until their turn: open files, and octets in memory.
     cdef int64_t _files
     cdef int64_t _octets
+    # A descriptor could not be had once: none is kept ahead any more.
+    cdef bint _barred
 
-    cdef int64_t count(self) noexcept
-    cdef Attempt first(self)
     cdef Attempt pop(self)
     cdef int put_back(self, Attempt attempt) except -1
     cdef bint may_look(self) noexcept
     cdef int look_ahead(self, RequestContent content, int files) except -1
+    cdef int bar(self) except -1
     cdef int _count_kept(self, Attempt attempt, int sign) except -1
-    cdef int _let_go(self, Attempt attempt) except -1
+    cdef int _close_ahead(self, Attempt attempt) except -1
+
+    cdef inline int64_t count(self):
+        """How many wait."""
+        return len(self.attempts)
+
+    cdef inline Attempt first(self):
+        """The next one to begin; there is one."""
+        return <Attempt>self.attempts[0]

@@ -12,7 +12,7 @@ import collections
 cimport cython
 from libc.stdint cimport int64_t
 
-from fastpost._request_content cimport RequestContent
+from fastpost._request_content cimport NO_DESCRIPTOR, RequestContent
 from fastpost._table cimport Attempt
 
 cdef enum:
@@ -30,13 +30,7 @@ cdef class Line:
         self._looked_at = 0
         self._files = 0
         self._octets = 0
-
-    cdef int64_t count(self) noexcept:
-        return len(self.attempts)
-
-    cdef Attempt first(self):
-        """The next one to begin; there is one."""
-        return <Attempt>self.attempts[0]
+        self._barred = False
 
     cdef Attempt pop(self):
         """Take out the next one, with what was opened ahead of it; there is one."""
@@ -48,7 +42,7 @@ cdef class Line:
 
     cdef int put_back(self, Attempt attempt) except -1:
         """It could not begin: it is the next one again, and nothing is opened ahead of it."""
-        self._let_go(attempt)
+        self._close_ahead(attempt)
         self.attempts.appendleft(attempt)
         self._looked_at += 1
         return 0
@@ -66,7 +60,7 @@ cdef class Line:
             if self._looked_at > len(self.attempts):
                 self._looked_at -= 1
                 self._count_kept(attempt, -1)
-                self._let_go(attempt)
+                self._close_ahead(attempt)
             withdrawn.append(attempt)
         withdrawn.reverse()
         return withdrawn
@@ -75,6 +69,7 @@ cdef class Line:
         """Are there any that were not looked at, and room for what they keep?"""
         return (
             self._looked_at < <int64_t>len(self.attempts) and self._files < _MAX_FILES and self._octets < _MAX_OCTETS
+            and not self._barred
         )
 
     cdef int look_ahead(self, RequestContent content, int files) except -1:
@@ -82,10 +77,24 @@ cdef class Line:
         cdef Attempt attempt
         while files > 0 and self.may_look():
             attempt = <Attempt>self.attempts[self._looked_at]
-            content.open_ahead(attempt)
+            if content.open_ahead(attempt) == NO_DESCRIPTOR:
+                self.bar()
+                break
             self._looked_at += 1
             self._count_kept(attempt, 1)
             files -= 1
+        return 0
+
+    cdef int bar(self) except -1:
+        """A descriptor could not be had: nothing is opened ahead any more, as whose turn it is needs the next one."""
+        cdef Attempt attempt
+        cdef int64_t index
+        self._barred = True
+        for index in range(self._looked_at):
+            attempt = <Attempt>self.attempts[index]
+            if attempt.source is not None and attempt.source.is_open():
+                self._close_ahead(attempt)
+        self._files = 0
         return 0
 
     cdef int _count_kept(self, Attempt attempt, int sign) except -1:
@@ -97,7 +106,7 @@ cdef class Line:
             self._octets += sign * attempt.source.size
         return 0
 
-    cdef int _let_go(self, Attempt attempt) except -1:
+    cdef int _close_ahead(self, Attempt attempt) except -1:
         if attempt.source is not None:
             attempt.source.close()
             attempt.source = None

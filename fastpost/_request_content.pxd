@@ -41,6 +41,7 @@ cdef class RequestContent:
     cdef int open(self, Attempt attempt) except -1
     cdef int _open_file(self, Attempt attempt) except -1
     cdef int open_ahead(self, Attempt attempt) except -1
+    cdef bint reads_ahead(self) noexcept
     cdef int _refuse(self, Attempt attempt, object failure) except -1
     cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1
     cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1

@@ -95,17 +95,23 @@ cdef class RequestContent:
         return reason
 
     cdef int open_ahead(self, Attempt attempt) except -1:
-        """Open the attempt's file before its turn, and hold what is small.
+        """Open the attempt's file before its turn, and hold what is small. Returns NO_DESCRIPTOR when none is free.
 
-        What can't be opened is tried again when its turn comes: that fails, then, for the reason that it has then.
+        What else can't be opened is tried again when its turn comes: that fails, then, for the reason that it has then.
         """
+        cdef int reason
         if attempt.content is not None or attempt.source is not None:
-            return 0
-        if self._open_file(attempt) == 0:
+            return OPENED
+        reason = self._open_file(attempt)
+        if reason == 0:
             attempt.source.hold(_MAX_HELD)
-        else:
-            attempt.source = None
-        return 0
+            return OPENED
+        attempt.source = None
+        return NO_DESCRIPTOR if reason in (EMFILE, ENFILE) else FAILED
+
+    cdef bint reads_ahead(self) noexcept:
+        """Threads bring what is in line into the cache."""
+        return self._ahead is not None
 
     cdef int _refuse(self, Attempt attempt, object failure) except -1:
         """The attempt ends before it has a stream."""

@@ -53,6 +53,8 @@ cdef class Scheduler:
     cdef void serve(self, int64_t octets) noexcept
     cdef void set_quantum(self, int64_t octets) noexcept
     cdef void _begin_turn(self) noexcept
+    cdef int64_t next_turn(self, int32_t slot) noexcept
+    cdef int64_t _turn(self, int32_t slot) noexcept
     cdef void _end_stay(self, int32_t slot) noexcept
     cdef void _insert_before(self, int32_t slot, int32_t successor) noexcept
 

@@ -204,13 +204,20 @@ cdef class Scheduler:
         self.quantum = octets if octets > 0 else 1
 
     cdef void _begin_turn(self) noexcept:
-        cdef int32_t slot = self._head
+        self._deficit[self._head] += self._turn(self._head)
+
+    cdef int64_t next_turn(self, int32_t slot) noexcept:
+        """Octets that a slot in the ring may send when it has its next turn, or the rest of this one."""
+        return self._deficit[slot] + (0 if slot == self._head else self._turn(slot))
+
+    cdef int64_t _turn(self, int32_t slot) noexcept:
+        """What a turn that begins now is worth."""
         cdef int64_t turn = self.quantum
         cdef int64_t share = self._served[slot] // GROWTH
         if self.scarce and self.ready > 1 and self._served[slot] > 0:
             # The floor spares a stream that its own window cut short a trail of tiny frames.
             turn = min(turn, max(share, turn // 8, 1))
-        self._deficit[slot] += turn
+        return turn
 
     cdef void _insert_before(self, int32_t slot, int32_t successor) noexcept:
         cdef int32_t before = self._previous[successor]

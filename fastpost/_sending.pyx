@@ -152,13 +152,16 @@ cdef class SendSide:
             attempt.failure = file_failure(EMFILE)
             attempt.finished = now
             self._finished.append(attempt)
+            self._failed = True
 
     cdef bint may_prepare(self) noexcept:
         """Is anything to be read or opened ahead, while credit is waited for?
 
         Streams are open then, so there is something to wait for, and descriptors that the line takes come back.
         """
-        return self._unread() != NOBODY or (self._line.may_look() and not self.draining)
+        if self._unread() != NOBODY:
+            return True
+        return self._line.may_look() and not self.draining and not self._content.reads_ahead()
 
     cdef int prepare(self) except -1:
         """Read what the next turns will send, or else open what is next in line; a little of it."""
@@ -166,7 +169,7 @@ cdef class SendSide:
         cdef Attempt attempt
         if slot != NOBODY:
             attempt = <Attempt>self._table.attempts[slot]
-            attempt.source.fetch(min(self._scheduler.quantum, attempt.remaining))
+            attempt.source.fetch(min(self._scheduler.next_turn(slot), attempt.remaining))
             return 0
         self._content.begin_opening()
         self._line.look_ahead(self._content, _FILES_AHEAD)
@@ -487,6 +490,7 @@ cdef class SendSide:
                 offered += self._offers(attempt)
             elif opened == NO_DESCRIPTOR:
                 self._line.put_back(attempt)
+                self._line.bar()
                 self.out_of_files = True
                 self.failed_opens += 1
                 return True

@@ -116,12 +116,14 @@ cdef class DataPlane(SendSide):
         return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
 
     cdef bint has_news(self) noexcept:
-        """Who hands out work is to be told now: something went wrong, all is done, or the line is half empty.
+        """Who hands out work is to be told now: something went wrong, nothing is in line, or half of what may be.
 
         What went wrong may mean that less is to be begun. The line may be as empty as it is when no more is to be had.
         """
         cdef int64_t limit = min(self.concurrency, self.max_concurrent_streams)
-        if self._failed or self.draining or self.out_of_files or self._table.count + self._line.count() == 0:
+        if self._failed or self.draining or self.out_of_files:
+            return True
+        if self._line.count() == 0 and (self._finished or self._table.count == 0):
             return True
         return self.behind > 0 and 2 * self._line.count() < limit
 

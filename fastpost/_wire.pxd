@@ -14,7 +14,7 @@ cdef class Wire:
     cdef int _receive(self, double now) except? -1
     cdef int _receive_all(self, double now) except? -1
     cdef int _send_timed(self, double now, int lists) except? -1
-    cdef int _prepare(self) except -1
+    cdef int _prepare(self, double until) except -1
     cdef int _send(self, double now, int lists) except? -1
 
 

@@ -81,7 +81,7 @@ cdef class Wire:
             got > 0 and not self._plane.has_news() and self._send_timed(now, _LISTS) == 0
             and self._plane.is_kept_waiting() and now < until
         ):
-            self._prepare()
+            self._prepare(until)
             self.gave_up = not patience.watch(self._fd)
             if self.gave_up:
                 break
@@ -97,13 +97,16 @@ cdef class Wire:
             self._plane.stalled_on_disk(_now() - now)
         return left
 
-    cdef int _prepare(self) except -1:
-        """Work ahead until the socket has something."""
-        cdef double now = _now()
-        while self._plane.may_prepare() and not is_readable(self._fd):
+    cdef int _prepare(self, double until) except -1:
+        """Work ahead until the socket has something, a disk was waited for, or it is time (monotonic seconds)."""
+        cdef double began = _now()
+        cdef double now = began
+        while now < until and self._plane.may_prepare() and not is_readable(self._fd):
             self._plane.prepare()
-        if self._plane.cold:
-            self._plane.stalled_on_disk(_now() - now)
+            now = _now()
+            if self._plane.cold:
+                self._plane.stalled_on_disk(now - began)
+                break
         return 0
 
     cdef int _receive_all(self, double now) except? -1:

@@ -300,10 +300,11 @@ class Pool:
     def limit(self, concurrency: int, connections: int) -> bool:
         """Have no more streams and connections than these from now on; `share_out` follows.
 
-        Returns whether it is so already: what is open is not cut off.
+        A fixed number of connections may be raised again. Returns whether it is so already: what is open isn't cut off.
         """
         self.concurrency = min(self.concurrency, concurrency)
-        self._fixed = min(self._fixed, connections)
+        if self._growth is None:
+            self._fixed = connections
         if self._growth is not None:
             self._growth.limit(connections)
         planes = [connection.session.plane for connection in self.connections]

@@ -7,6 +7,7 @@ as a tenth of uploading a small one, and two processes that share two cores with
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,8 @@ _OCTETS: Final = 64 * 2**20
 _ALL: Final = 2**20
 #: Mean octets of a file from which handing it over costs next to nothing, beside uploading it.
 _MEDIUM: Final = 64 * 2**10
-#: Octets that the first process has for itself, at least, where files are set aside for those that may join.
+#: Octets that the first process has for itself, at least, where files are set aside for those that may join: so many
+#: it sends until it is known who joins, and those are there.
 _ENOUGH: Final = 512 * 2**20
 #: The part of a core that one more process must find idle, and the part that the first one must use: then it brings
 #: more than it costs. Who waits for a server that is slow, or far away, needs no second one to wait.
@@ -32,8 +34,9 @@ _IDLE: Final = 0.6
 _BUSY: Final = 0.7
 #: The part that must be idle where huge files over TLS are set aside: those cost nothing to hand over.
 _IDLE_FOR_HUGE: Final = 0.5
-#: Looks in a row that must find it.
+#: Looks in a row that must find it; where huge files are set aside one is enough that finds so much idle.
 _LOOKS: Final = 2
+_CLEARLY_IDLE: Final = 0.7
 #: Files of the first batch whose sizes are looked at.
 _SAMPLE: Final = 64
 
@@ -71,6 +74,7 @@ class Portions:
         self.welcome = 0
         self._most = _ALL
         #: Set aside as long as it is not known who joins: how many are to be, and those that are, in reverse.
+        self._may_set_aside = True
         self._to_set_aside = 0
         self._aside: list[Upload] = []
         self._idle_looks = 0
@@ -109,17 +113,31 @@ class Portions:
             return more and not self._stopped
 
     def worth(self, idle: float, busy: float) -> int:
-        """Return how many processes beside the first one are worth having; never fewer than there are.
+        """Return how many processes beside the first one are worth having, as it seems now; never fewer than there are.
 
         Args:
             idle: cores that were idle since the last call.
             busy: part of a core that the first process's loop used since then.
         """
         least = _IDLE_FOR_HUGE if self._aside else _IDLE
+        looks = 1 if self._aside and idle >= _CLEARLY_IDLE else _LOOKS
         self._idle_looks = self._idle_looks + 1 if idle >= least and busy >= _BUSY else 0
         if not self._idle_looks:
-            self._spare_nothing()
-        return min(self.welcome + (self._idle_looks >= _LOOKS), self._processes - 1)
+            self.set_nothing_aside()
+        worth = self._idle_looks >= looks and not self._is_handed_out()
+        return min(self.welcome + worth, self._processes - 1)
+
+    def set_nothing_aside(self) -> None:
+        """The first process has what was set aside, or still would be."""
+        with self._lock:
+            self._may_set_aside = False
+            self._left[:0] = self._aside
+            self._aside.clear()
+            self._tell_news()
+
+    def _is_handed_out(self) -> bool:
+        with self._lock:
+            return self._ended and not self._left and not self._aside
 
     def admit(self, number: int, mean: float | None) -> None:
         """Have so many processes beside the first one get files, in portions that befit their size (`worth`)."""
@@ -146,16 +164,16 @@ class Portions:
             self._tell_news()
 
     @property
+    def sets_aside(self) -> bool:
+        """True while files wait until it is known who joins."""
+        with self._lock:
+            return bool(self._aside)
+
+    @property
     def left(self) -> int:
         """Uploads that were found and not handed out."""
         with self._lock:
             return len(self._left) + len(self._aside) + sum(map(len, self._kept.values()))
-
-    def _spare_nothing(self) -> None:
-        with self._lock:
-            self._left[:0] = self._aside
-            self._aside.clear()
-            self._tell_news()
 
     def _keep_what_was_set_aside(self, process: int) -> None:
         """Its part of that is for a process which takes a while to start."""
@@ -217,7 +235,8 @@ class Portions:
         self._begun = True
         mean = _mean(uploads)
         with self._lock:
-            self._to_set_aside = set_aside(uploads, self._processes - self.welcome, secure=self._secure)
+            if self._may_set_aside:
+                self._to_set_aside = set_aside(uploads, self._processes - self.welcome, secure=self._secure)
             if mean >= _MEDIUM:
                 self._most = _most(mean)
 
@@ -235,8 +254,12 @@ def set_aside(uploads: list[Upload], processes: int, *, secure: bool) -> int:
 
     The first process would begin a few huge ones all at once. What it has for itself lasts until more is known.
     """
-    share = -(-len(uploads) // processes)
-    return len(uploads) - share if secure and share * _mean(uploads) >= _ENOUGH else 0
+    mean = _mean(uploads)
+    even = -(-len(uploads) // processes)
+    if not secure or even * mean < _ENOUGH:
+        return 0
+    later = len(uploads) - _ENOUGH / mean
+    return min(math.ceil(later * (processes - 1) / processes), len(uploads) - even)
 
 
 def _most(mean: float | None) -> int:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at what was done and at the cores.
 _LOOK: Final = 0.1
+#: Octets of a stream's window from which one connection does as much as two: with smaller ones each waits for credit,
+#: and to leave one to somebody who may not come costs more than he could bring.
+_LARGE: Final = 2**20
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
 
@@ -95,10 +98,20 @@ class Processes:
 
         Returns whether they are free already: uploads that are under way end as they do.
         """
-        shares = self._shares[:others]
-        connections = _most_connections(self._settings) - sum(_most_connections(share) for share in shares)
-        concurrency = self._settings.concurrency - sum(share.concurrency for share in shares)
-        return self._uploader.limit(concurrency, max(connections, 1))
+        concurrency = self._settings.concurrency - sum(share.concurrency for share in self._shares[:others])
+        return self._uploader.limit(concurrency, self._connections_beside(others))
+
+    def hold_back(self, others: int) -> None:
+        """Have no more connections than so many workers would leave, until this or `limit` is called again.
+
+        A connection with a huge file could not be given to them soon.
+        """
+        if self._settings.connections != "auto":  # which begins with one
+            self._uploader.limit(self._settings.concurrency, self._connections_beside(others))
+
+    def _connections_beside(self, others: int) -> int:
+        theirs = sum(_most_connections(share) for share in self._shares[:others])
+        return max(_most_connections(self._settings) - theirs, 1)
 
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
@@ -158,6 +171,8 @@ class _Run:
         self._paths: set[int] | None = None if unique else set()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
+        #: So many others have their share of the connections, whether or not they are there.
+        self._room_for = 0
         #: This process has a connection, or needs none any more: then the others may have theirs.
         self._connected = threading.Event()
         secure = self._target.scheme == "https"
@@ -215,7 +230,7 @@ class _Run:
                 rejected,
                 distinct=True,
                 on_notice=self._notice,
-                on_connected=self._connected.set,
+                on_connected=self._first_connected,
             )
         except TargetUnreachable as failure:
             self._unreachable = failure
@@ -238,7 +253,21 @@ class _Run:
                 self._own_passed += len(self._own_given.popleft())
             batch = Batch()
             batch.uploads = uploads
+            if self._portions.sets_aside and not self._connected.is_set():
+                self._call_soon(self._hold_back, len(self._workers))
             yield batch
+
+    def _hold_back(self, others: int) -> None:
+        """Leave so many others their share of the connections: it is not known yet whether they come."""
+        self._room_for = others
+        self._processes.hold_back(others)
+
+    def _first_connected(self, window: int) -> None:
+        self._connected.set()
+        if window < _LARGE:
+            self._portions.set_nothing_aside()
+            if self._room_for:
+                self._hold_back(0)
 
     def _count_own(self) -> None:
         self._own = self._uploader.tally.cut()
@@ -252,15 +281,22 @@ class _Run:
 
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
-        wanted = 0
+        portions = self._portions
         loop = ThisThread()
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            wanted = max(wanted, self._portions.worth(self._cores.idle(), loop.busy()))
-            if wanted == self._portions.welcome or self._processes.limit(wanted):
-                self._portions.admit(wanted, mean)
+            wanted = portions.worth(self._cores.idle(), loop.busy())
+            if wanted > portions.welcome:
+                self._room_for = wanted
+                if self._processes.limit(wanted):
+                    portions.admit(wanted, mean)
+                continue
+            portions.admit(wanted, mean)
+            if self._room_for > wanted and not portions.sets_aside:
+                # What was kept free for others would be missed.
+                self._hold_back(wanted)
 
     # --- files out, in the workers' threads -----------------------------------------------------------------------
 

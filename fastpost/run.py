@@ -71,7 +71,7 @@ class Run:
         on_notice: Callable[[str], None] | None = None,
         *,
         led: bool = False,
-        on_connected: Callable[[], None] | None = None,
+        on_connected: Callable[[int], None] | None = None,
         connects_first: bool = False,
     ) -> None:
         self._settings = settings
@@ -286,8 +286,8 @@ class Run:
         if self._done.done():
             return
         if self._on_connected is not None and self.tally.connections > self._connections_before:
-            self._on_connected()
-            self._on_connected = None
+            told, self._on_connected = self._on_connected, None
+            told(max(one.session.plane.largest_stream_window for one in self._pool.connections))
         self._share_out()
         if (self._backlog or self._pool.waiting) and not self.stopping:
             self._pool.open()
@@ -341,8 +341,11 @@ class Run:
     # --- results ----------------------------------------------------------------------------------
 
     def _attempts_ended(self, connection: Connection, attempts: list[Attempt]) -> None:
-        """Called by a connection once a tick: judge what ended, and give it new work."""
+        """Called by a connection when something ended: judge it, and give it new work."""
         if self._done.done():
+            # What was answered before the run was cut off is told; the rest is cut off.
+            if answered := [attempt for attempt in attempts if attempt.failure is None]:
+                self._report(answered)
             return
         draining = connection.session.plane.draining
         freed = bool(attempts)  # whoever is told of them may empty the list
@@ -491,6 +494,7 @@ class Run:
         try:
             told(what)
         except BaseException as error:
+            self._on_results = None  # once is enough
             self._fail(error)
 
     def _count(self) -> None:

@@ -48,7 +48,7 @@ class Uploader:
         *,
         distinct: bool = False,
         on_notice: Callable[[str], None] | None = None,
-        on_connected: Callable[[], None] | None = None,
+        on_connected: Callable[[int], None] | None = None,
         connects_first: bool = False,
     ) -> None:
         """Upload everything; the numbers are in `tally`.
@@ -59,7 +59,7 @@ class Uploader:
             on_rejected: called with what can't be uploaded at all.
             distinct: the names are known to differ from each other, as those of one folder do.
             on_notice: called with what a person may want to know while it happens: that connecting is tried again.
-            on_connected: called on the loop once the first connection is open.
+            on_connected: called on the loop once the first connection is open, with its streams' windows (octets).
             connects_first: open it before there is anything to upload.
         Raises TargetUnreachable when no connection could be had at all. Cancelling the task ends the run at once.
         """
@@ -110,7 +110,7 @@ class Uploader:
             await asyncio.gather(running, return_exceptions=True)
 
     def limit(self, concurrency: int, connections: int) -> bool:
-        """Have the present run use no more streams and connections than these from now on.
+        """Have the present run use no more streams and connections than these from now on, or until the next call.
 
         Returns whether it uses no more already: uploads that are under way end as they do.
         """

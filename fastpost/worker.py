@@ -155,7 +155,7 @@ class _Worker:
                 self._on_rejected,
                 distinct=True,
                 on_notice=lambda notice: self.tell(Message("notice", notice)),
-                on_connected=self._connected.set,
+                on_connected=lambda _: self._connected.set(),
                 connects_first=True,
             )
         except FastpostError as error:

@@ -754,6 +754,30 @@ def test_what_ended_is_told_though_others_go_on(tmp_path: Path, monkeypatch: pyt
     assert script.told.is_set()
 
 
+def test_what_was_answered_before_a_run_is_cancelled_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was to be told together with what comes next."""
+    monkeypatch.setattr(connections, "_UNTOLD", 100.0)
+    script = Few()
+    results = Results()
+
+    async def main(url: str) -> Any:
+        client = uploader(url, concurrency=10)
+        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 10)), results))
+        while script.answered < 4:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        script.told.set()
+        return client.tally
+
+    with Server(script) as server:
+        tally = drive(main(server.url))
+    assert tally.ok == 3
+    assert [result.status for result in results.all if result.failure is None] == [201] * 3
+
+
 def test_many_that_ended_one_by_one_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     ended = Run._attempts_ended

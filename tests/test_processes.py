@@ -128,13 +128,57 @@ def test_what_was_set_aside_is_for_the_first_one_when_nobody_joins() -> None:
     assert [names(portions.take(0)) for _ in range(2)] == [[b"0"], [b"1"]]
     with answer(portions, 1) as other:
         with answer(portions, 0) as answered:
-            assert portions.worth(0.9, 0.9) == 0
+            assert portions.worth(0.6, 0.9) == 0
             assert not answered
             assert portions.worth(0.1, 0.9) == 0
         assert names(answered[0]) == [b"2"]
         assert names(portions.take(0)) == [b"3"]
         assert portions.take(0) is None
     assert other == [None], "who never joined ends with the last file"
+
+
+def test_one_look_is_enough_for_huge_files_where_a_core_is_clearly_idle() -> None:
+    portions = cut([4], 2, GB)
+    names(portions.take(0))
+    assert portions.sets_aside
+    assert portions.worth(0.9, 0.5) == 0, "the first one is not busy: it waits for the server"
+    portions = cut([4], 2, GB)
+    names(portions.take(0))
+    assert portions.worth(0.9, 0.9) == 1
+    portions = cut([4], 2)
+    portions.take(0)
+    assert portions.worth(0.9, 0.9) == 0, "small files are handed over, which costs"
+
+
+def test_nobody_is_wanted_for_files_that_are_handed_out() -> None:
+    portions = cut([3], 2)
+    names(portions.take(0))
+    with answer(portions, 0):
+        pass
+    for _ in range(5):
+        assert portions.worth(2.0, 1.0) == 0
+
+
+def test_nothing_is_set_aside_any_more_once_it_is_known_that_nobody_comes() -> None:
+    portions = cut([4, 4], 2, GB)
+    first = portions.take(0)
+    portions.set_nothing_aside()
+    assert not portions.sets_aside
+    assert names(first) + [name for _ in range(7) for name in names(portions.take(0))] == [
+        b"%d" % number for number in range(8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "octets", "others"),
+    [(4, 2**28, [b"3"]), (5, 2**28, [b"3", b"4"]), (2, 2**29, [b"1"]), (8, 2**27, [b"6", b"7"])],
+)
+def test_the_first_one_has_what_it_sends_until_another_is_there(count: int, octets: int, others: list[bytes]) -> None:
+    portions = cut([count], 2, octets)
+    portions.take(0)
+    assert portions.worth(0.9, 0.9) == 1
+    portions.admit(1, octets)
+    assert names(portions.take(1)) == others
 
 
 @pytest.mark.parametrize(("count", "octets", "secure"), [(8, GB, False), (8, 2**20, True), (1, GB, True), (0, 0, True)])

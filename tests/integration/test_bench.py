@@ -20,6 +20,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from in_process import Server
 
+from bench import servers as bench_servers
 from bench.relay import Relay
 
 from . import command, delay_app, servers
@@ -513,3 +514,17 @@ def test_ctrl_c_before_the_second_measurement_counts_is_told_with_the_first(form
     else:
         assert json.loads(out)["interrupted"] is True
         assert [one["concurrency"] for one in json.loads(out)["measurements"]] == [1]
+
+
+def test_the_server_that_discards_answers_every_upload_on_a_connection_of_its_own(tmp_path: Path) -> None:
+    """It stands in for one on another machine (bench.processes)."""
+    for name in ("one", "two"):
+        tmp_path.joinpath(name).write_bytes(bytes(1 << 20))
+    with bench_servers.start("discard", tls=True) as server:
+        assert server.cafile is not None
+        run = command.upload(tmp_path, "--to", server.url, "--cacert", server.cafile)
+    assert run.code == 0
+    assert run.report["status"] == {"200": 2}
+    assert run.report["connections"] == 2
+    assert run.report["bytes"]["payload"] == 2 << 20
+    assert run.report["bytes"]["wasted"] == run.report["attempts"]["replayed"] == 0
