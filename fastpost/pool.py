@@ -300,9 +300,10 @@ class Pool:
     def limit(self, concurrency: int, connections: int) -> bool:
         """Have no more streams and connections than these from now on; `share_out` follows.
 
-        A fixed number of connections may be raised again. Returns whether it is so already: what is open isn't cut off.
+        They may be raised again, but `auto` keeps to fewer, and so do streams once the server asked for less. Returns
+        whether it is so already: what is open isn't cut off.
         """
-        self.concurrency = min(self.concurrency, concurrency)
+        self.concurrency = min(self.concurrency, concurrency) if self.eased_at else concurrency
         if self._growth is None:
             self._fixed = connections
         if self._growth is not None:

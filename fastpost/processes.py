@@ -102,7 +102,7 @@ class Processes:
         return self._uploader.limit(concurrency, self._connections_beside(others))
 
     def hold_back(self, others: int) -> None:
-        """Have no more connections than so many workers would leave, until this or `limit` is called again.
+        """Have no more connections than so many workers would leave, until `limit` is called.
 
         A connection with a huge file could not be given to them soon.
         """
@@ -266,8 +266,13 @@ class _Run:
         self._connected.set()
         if window < _LARGE:
             self._portions.set_nothing_aside()
-            if self._room_for:
-                self._hold_back(0)
+            self._have_room_for(0)
+
+    def _have_room_for(self, others: int) -> None:
+        """Take back what was left to more of them: they don't come, and it would be missed."""
+        if self._room_for > others:
+            self._room_for = others
+            self._processes.limit(others)
 
     def _count_own(self) -> None:
         self._own = self._uploader.tally.cut()
@@ -294,9 +299,8 @@ class _Run:
                     portions.admit(wanted, mean)
                 continue
             portions.admit(wanted, mean)
-            if self._room_for > wanted and not portions.sets_aside:
-                # What was kept free for others would be missed.
-                self._hold_back(wanted)
+            if not portions.sets_aside:
+                self._have_room_for(wanted)
 
     # --- files out, in the workers' threads -----------------------------------------------------------------------
 

@@ -754,6 +754,41 @@ def test_what_ended_is_told_though_others_go_on(tmp_path: Path, monkeypatch: pyt
     assert script.told.is_set()
 
 
+class Holding(Script):
+    """Answers nothing until it may."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.connections: set[int] = set()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        self.connections.add(peer.number)
+        self.answers.wait(20)
+        peer.answer(request, 201)
+
+
+def test_streams_and_connections_that_were_lowered_can_be_raised_again(tmp_path: Path) -> None:
+    script = Holding()
+
+    async def main(url: str) -> Any:
+        client = uploader(url, concurrency=10, connections=2)
+        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 100))))
+        while len(script.connections) < 2:
+            await asyncio.sleep(0.001)
+        assert not client.limit(4, 1), "what is open is not cut off"
+        assert client.limit(10, 2)
+        while client.tally.connections < 3:  # for the one that drains
+            await asyncio.sleep(0.001)
+        script.answers.set()
+        await running
+        return client.tally
+
+    with Server(script) as server:
+        tally = drive(main(server.url))
+    assert tally.ok == 100
+    assert tally.connections == 3
+
+
 def test_what_was_answered_before_a_run_is_cancelled_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was to be told together with what comes next."""
     monkeypatch.setattr(connections, "_UNTOLD", 100.0)
