@@ -89,7 +89,7 @@ def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> 
         options = ("--processes", "2", "--connections", "3", "--concurrency", "7")
         run = command.upload(folder, "--to", server.url, *options, code=command.SPREAD)
     assert run.code == 0
-    assert run.report["connections"] == server.connections == 3, "two of the first process, and one is left to the other"
+    assert run.report["connections"] == server.connections == 3, "two of the first process, one is left to the other"
     assert 2 <= script.most <= 7
 
 
