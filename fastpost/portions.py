@@ -124,8 +124,7 @@ class Portions:
         self._idle_looks = self._idle_looks + 1 if idle >= least and busy >= _BUSY else 0
         if not self._idle_looks:
             self.set_nothing_aside()
-        worth = self._idle_looks >= looks and not self._is_handed_out()
-        return min(self.welcome + worth, self._processes - 1)
+        return min(self.welcome + (self._idle_looks >= looks), self._processes - 1)
 
     def set_nothing_aside(self) -> None:
         """The first process has what was set aside, or still would be."""
@@ -135,7 +134,9 @@ class Portions:
             self._aside.clear()
             self._tell_news()
 
-    def _is_handed_out(self) -> bool:
+    @property
+    def is_handed_out(self) -> bool:
+        """True once there is nothing for anybody who might still join."""
         with self._lock:
             return self._ended and not self._left and not self._aside
 
@@ -223,7 +224,10 @@ class Portions:
             with self._lock:
                 self._walking = False
                 self._ended = uploads is None
-                self._left = (uploads or [])[::-1]
+                # Before those that are left: what was set aside may have been given back meanwhile.
+                self._left[:0] = (uploads or [])[::-1]
+                if not self._may_set_aside or self.welcome == self._processes - 1:
+                    self._to_set_aside = 0
                 self._aside += self._left[: self._to_set_aside]
                 del self._left[: self._to_set_aside]
                 self._to_set_aside = 0

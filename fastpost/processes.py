@@ -94,7 +94,7 @@ class Processes:
         await self._run.complete()
 
     def limit(self, others: int) -> bool:
-        """Leave their shares of streams and connections to so many workers.
+        """Leave their shares of streams and connections to so many workers: more or fewer than before.
 
         Returns whether they are free already: uploads that are under way end as they do.
         """
@@ -259,6 +259,8 @@ class _Run:
 
     def _hold_back(self, others: int) -> None:
         """Leave so many others their share of the connections: it is not known yet whether they come."""
+        if self._connected.is_set() or self._portions.welcome or not self._portions.sets_aside:
+            return
         self._room_for = others
         self._processes.hold_back(others)
 
@@ -266,7 +268,7 @@ class _Run:
         self._connected.set()
         if window < _LARGE:
             self._portions.set_nothing_aside()
-            self._have_room_for(0)
+            self._have_room_for(self._portions.welcome)
 
     def _have_room_for(self, others: int) -> None:
         """Take back what was left to more of them: they don't come, and it would be missed."""
@@ -287,15 +289,19 @@ class _Run:
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
         portions = self._portions
+        wanted = 0
         loop = ThisThread()
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            wanted = portions.worth(self._cores.idle(), loop.busy())
+            wanted = max(wanted, portions.worth(self._cores.idle(), loop.busy()))
+            if portions.is_handed_out:
+                wanted = portions.welcome
             if wanted > portions.welcome:
-                self._room_for = wanted
-                if self._processes.limit(wanted):
+                # Where files are set aside for all of them, all will have room soon, or none.
+                self._room_for = len(self._workers) if portions.sets_aside else wanted
+                if self._processes.limit(self._room_for):
                     portions.admit(wanted, mean)
                 continue
             portions.admit(wanted, mean)
@@ -457,6 +463,7 @@ class _Run:
         try:
             told(what)
         except BaseException as error:
+            self._on_results = self._on_rejected = None  # once is enough
             self._fail(error)
 
     def _fail(self, failure: BaseException) -> None:

@@ -287,7 +287,7 @@ class Run:
             return
         if self._on_connected is not None and self.tally.connections > self._connections_before:
             told, self._on_connected = self._on_connected, None
-            told(max(one.session.plane.largest_stream_window for one in self._pool.connections))
+            told(max((one.session.plane.largest_stream_window for one in self._pool.connections), default=0))
         self._share_out()
         if (self._backlog or self._pool.waiting) and not self.stopping:
             self._pool.open()
@@ -343,7 +343,7 @@ class Run:
     def _attempts_ended(self, connection: Connection, attempts: list[Attempt]) -> None:
         """Called by a connection when something ended: judge it, and give it new work."""
         if self._done.done():
-            # What was answered before the run was cut off is told; the rest is cut off.
+            # What went well before the run was cut off is told; what failed was told at once, and the rest is cut off.
             if answered := [attempt for attempt in attempts if attempt.failure is None]:
                 self._report(answered)
             return
@@ -494,7 +494,7 @@ class Run:
         try:
             told(what)
         except BaseException as error:
-            self._on_results = None  # once is enough
+            self._on_results = self._on_rejected = None  # once is enough
             self._fail(error)
 
     def _count(self) -> None:

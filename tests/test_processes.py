@@ -151,12 +151,43 @@ def test_one_look_is_enough_for_huge_files_where_a_core_is_clearly_idle() -> Non
 
 
 def test_nobody_is_wanted_for_files_that_are_handed_out() -> None:
-    portions = cut([3], 2)
+    portions = cut([4], 2, GB)
+    assert not portions.is_handed_out
     names(portions.take(0))
-    with answer(portions, 0):
-        pass
-    for _ in range(5):
-        assert portions.worth(2.0, 1.0) == 0
+    names(portions.take(0))
+    with answer(portions, 0) as ended:
+        assert not portions.is_handed_out, "some are set aside"
+        portions.set_nothing_aside()
+    while ended[-1] is not None:
+        ended.append(portions.take(0))
+    assert portions.is_handed_out
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_what_was_set_aside_is_not_lost_when_it_is_given_back_in_the_midst_of_a_walk(more: int) -> None:
+    walking, go_on = threading.Event(), threading.Event()
+
+    def walk_slowly() -> Iterator[Batch]:
+        first, *rest = walk([4, more])
+        yield first
+        walking.set()
+        assert go_on.wait(20)
+        yield from rest
+
+    def arrived(batch: Batch) -> list[Upload]:
+        for upload in batch.uploads:
+            upload.size = GB
+        return batch.uploads
+
+    portions = Portions(walk_slowly(), 2, arrived, secure=True)
+    taken = [names(portions.take(0)) for _ in range(2)]
+    with answer(portions, 0) as later:
+        assert walking.wait(20)
+        portions.set_nothing_aside()
+        go_on.set()
+    while later[-1] is not None:
+        later.append(portions.take(0))
+    assert len(taken) + len(later) - 1 == 4 + more
 
 
 def test_nothing_is_set_aside_any_more_once_it_is_known_that_nobody_comes() -> None:
