@@ -24,7 +24,7 @@ cdef class Line:
     cdef int put_back(self, Attempt attempt) except -1
     cdef bint may_look(self) noexcept
     cdef int look_ahead(self, RequestContent content, int files) except -1
-    cdef int bar(self) except -1
+    cdef int _bar(self) except -1
     cdef int _count_kept(self, Attempt attempt, int sign) except -1
     cdef int _close_ahead(self, Attempt attempt) except -1
 

@@ -41,11 +41,10 @@ cdef class Line:
         return attempt
 
     cdef int put_back(self, Attempt attempt) except -1:
-        """It could not begin: it is the next one again, and nothing is opened ahead of it."""
-        self._close_ahead(attempt)
+        """No descriptor could be had for it: it is the next one again, and nothing is opened ahead any more."""
         self.attempts.appendleft(attempt)
         self._looked_at += 1
-        return 0
+        return self._bar()
 
     def extend(self, list attempts not None) -> None:
         """Queue more."""
@@ -78,14 +77,14 @@ cdef class Line:
         while files > 0 and self.may_look():
             attempt = <Attempt>self.attempts[self._looked_at]
             if content.open_ahead(attempt) == NO_DESCRIPTOR:
-                self.bar()
+                self._bar()
                 break
             self._looked_at += 1
             self._count_kept(attempt, 1)
             files -= 1
         return 0
 
-    cdef int bar(self) except -1:
+    cdef int _bar(self) except -1:
         """A descriptor could not be had: nothing is opened ahead any more, as whose turn it is needs the next one."""
         cdef Attempt attempt
         cdef int64_t index

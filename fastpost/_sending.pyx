@@ -169,7 +169,7 @@ cdef class SendSide:
         cdef Attempt attempt
         if slot != NOBODY:
             attempt = <Attempt>self._table.attempts[slot]
-            attempt.source.fetch(min(self._scheduler.next_turn(slot), attempt.remaining))
+            attempt.source.fetch(self._scheduler.next_turn(slot))
             return 0
         self._content.begin_opening()
         self._line.look_ahead(self._content, _FILES_AHEAD)
@@ -490,7 +490,6 @@ cdef class SendSide:
                 offered += self._offers(attempt)
             elif opened == NO_DESCRIPTOR:
                 self._line.put_back(attempt)
-                self._line.bar()
                 self.out_of_files = True
                 self.failed_opens += 1
                 return True

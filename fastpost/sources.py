@@ -176,6 +176,8 @@ def _absence(path: bytes) -> str:
         return "a SOURCE is empty: give the name of a file or folder (is a shell variable unset?)"
     if os.path.islink(path):
         return f"{printable(path)} is a symbolic link to {_destination(path)}: correct the link"
+    if path.lower().startswith((b"http://", b"https://")):
+        return f"{printable(path)} is a URL, not a file: give it by --to"
     parent = os.path.dirname(path.rstrip(b"/"))
     if parent and not os.path.isdir(parent):
         return f"{printable(path)} doesn't exist, nor does the folder {printable(parent)}: check the spelling"

@@ -274,6 +274,7 @@ class TestSourcesThatAreMistakes:
         [
             ("nowhere", "nowhere doesn't exist"),
             ("no/where", "nor does the folder no"),
+            ("HTTPS://store.example/dav/", "HTTPS://store.example/dav/ is a URL, not a file: give it by --to"),
             ("", "empty"),
             ("a.txt/", "leave out the slash"),
             ("dangling", "symbolic link to gone"),
