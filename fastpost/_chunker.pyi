@@ -1,6 +1,7 @@
 from typing import final
 
 def live_objects() -> tuple[int, int]: ...
+def spare_descriptors(first: int) -> None: ...
 
 @final
 class Folder:

@@ -13,7 +13,8 @@ A source knows offsets and limits, never stream ids. It has one position: `offse
 """
 
 cimport cython
-from libc.errno cimport EINTR, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, errno
+from libc.errno cimport EINTR, EINVAL, EISDIR, EMFILE, ENODEV, ENOSYS, EOPNOTSUPP, errno
+from libc.limits cimport INT_MAX
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, strrchr
@@ -89,6 +90,9 @@ cdef int64_t _SLOW = 50
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
 
+# Files of uploads get no descriptor with a number from here on: what else the process opens finds one.
+cdef int _first_spared = INT_MAX
+
 # What is open now, folders among the sources; a test asserts that both are 0 after every run.
 cdef int _live_sources = 0
 cdef int _live_mappings = 0
@@ -97,6 +101,15 @@ cdef int _live_mappings = 0
 def live_objects() -> tuple:
     """Return (open sources, live mappings): both 0 when nothing leaked."""
     return _live_sources, _live_mappings
+
+
+def spare_descriptors(int first) -> None:
+    """Open no file of an upload with a descriptor of this number or a larger one: as if none were left (EMFILE).
+
+    What is loaded, resolved or connected to in the midst of a run needs one as well, and would end the run.
+    """
+    global _first_spared
+    _first_spared = first
 
 
 cdef Mapping* hold_mapping(void* address, size_t length, int64_t offset) noexcept nogil:
@@ -181,15 +194,19 @@ cdef class Folder:
             if self._opened < _WORTH:
                 return c_open(path, flags)
             self._fd = c_open(self._path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-            if self._fd < 0:
+            if self._fd >= 0:
+                _live_sources += 1
+            if not 0 <= self._fd < _first_spared:
+                self.close()
                 return c_open(path, flags)
-            _live_sources += 1
         fd = openat(self._fd, slash + 1, flags)
-        if fd < 0:
-            # Another folder may have its name by now; or its own descriptor is the one too many.
-            self.close()
-            return c_open(path, flags)
-        return fd
+        if 0 <= fd < _first_spared:
+            return fd
+        # Another folder may have its name by now; or its own descriptor is the one too many.
+        if fd >= 0:
+            c_close(fd)
+        self.close()
+        return c_open(path, flags)
 
     cdef bint _holds(self, const char* path, size_t length) noexcept:
         """True when `path` begins with this folder (`length` octets with the slash); else it is the folder now."""
@@ -255,6 +272,9 @@ cdef class Source:
         if self._fd < 0:
             return errno
         _live_sources += 1
+        if self._fd >= _first_spared:
+            self.close()
+            return EMFILE
         if fstat(self._fd, &status) != 0:
             reason = errno
             self.close()

@@ -23,5 +23,6 @@ cdef class Labels:
     cdef bytes path(self, bytes name)
     cdef tuple fields(self, bytes name, content_type)
     cdef bint _is_plain(self, const char* base, Py_ssize_t length) noexcept
+    cdef bint _is_plain_folder(self, const char* folder, Py_ssize_t length) noexcept
     cdef bytes _path_of_folder(self, const char* name, Py_ssize_t length)
     cdef tuple _fields_of_suffix(self, bytes name, const char* suffix, Py_ssize_t length)

@@ -7,7 +7,7 @@ and a file costs one new bytes object. What is out of the ordinary is asked of t
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from "<string.h>" nogil:
     const char* memrchr(const char* octets, int wanted, size_t length)
@@ -18,7 +18,8 @@ cdef class Labels:
 
     Args:
         fill: returns the :path for a name; asked when `folders` is None.
-        folders: what a :path has before the base name, by folder; it makes what it lacks.
+        folders: what a :path has before the base name, by folder; it makes what it lacks. Asked where that is not
+            `before` and the folder.
         before: the same for a name without a folder.
         after: what a :path ends with.
         as_is: 256 octets; what needs no escape in a base name maps to itself, the slash to whatever.
@@ -86,9 +87,23 @@ cdef class Labels:
             or memcmp(PyBytes_AS_STRING(self._folder), name, length) != 0
         ):
             folder = name[:length]
-            self._folder_path = self.folders[folder]
+            if self._is_plain_folder(name, length):
+                self._folder_path = _joined(self._before, name, length + 1, b"")
+            else:
+                self._folder_path = self.folders[folder]
             self._folder = folder
         return self._folder_path
+
+    cdef bint _is_plain_folder(self, const char* folder, Py_ssize_t length) noexcept:
+        """The same for each part of a folder's name. A slash follows it: so there is one behind each part."""
+        cdef Py_ssize_t part = 0
+        cdef Py_ssize_t end
+        while part <= length:
+            end = <const char*>memchr(folder + part, c"/", length + 1 - part) - folder
+            if not self._is_plain(folder + part, end - part):
+                return False
+            part = end + 1
+        return True
 
     cdef tuple fields(self, bytes name, content_type):
         """Return the fields that say what a file holds; `content_type` is the upload's own, or None."""

@@ -10,7 +10,7 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef enum:
     # Files that wait at most; what comes beyond that is not read ahead.
-    LINE = 256
+    LINE = 1024
 
     # What came of it: not known yet; so far it is worth it; it was, but no more; it never was.
     TRYING = 0

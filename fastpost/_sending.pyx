@@ -32,6 +32,8 @@ cdef enum:
     _MAX_QUANTUM = 65536
     # Windows for which a stream must last to count as one that fills them.
     _LASTING = 8
+    # Uploads in flight and in line, by those in flight: who fills the line is asked in Python, and so seldom enough.
+    _ROUNDS = 4
     # Turns that are read ahead, and files that are opened between two looks at the socket.
     _TURNS_AHEAD = 4
     _FILES_AHEAD = 4
@@ -191,7 +193,7 @@ cdef class SendSide:
 
     def withdraw(self, int64_t most=_MAX_STREAM_ID) -> list:
         """Return, untouched and in order, the end of the line: what waits beyond the room, and beyond `most`."""
-        cdef int64_t kept = min(2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count, most)
+        cdef int64_t kept = min(_ROUNDS * min(self.concurrency, self.max_concurrent_streams) - self._table.count, most)
         return self._line.withdraw(kept)
 
     def drain(self) -> None:
@@ -279,10 +281,12 @@ cdef class SendSide:
 
     @property
     def room(self) -> int:
-        """How many more attempts keep it busy until it is asked again: as many in line as in flight."""
+        """How many more attempts keep it busy until it is asked again: three in line for each in flight."""
         cdef int64_t room = 0
         if self._settled and not self.draining:
-            room = 2 * min(self.concurrency, self.max_concurrent_streams) - self._table.count - self._line.count()
+            room = (
+                _ROUNDS * min(self.concurrency, self.max_concurrent_streams) - self._table.count - self._line.count()
+            )
         return max(room, 0)
 
     @property

@@ -10,8 +10,10 @@ cdef class Wire:
     cdef DataPlane _plane
     cdef int _fd
     cdef readonly bint gave_up
+    cdef readonly bint quiet
 
     cdef int _receive(self, double now) except? -1
+    cdef int _receive_rest(self, double now) except? -1
     cdef int _receive_all(self, double now) except? -1
     cdef int _send_timed(self, double now, int lists) except? -1
     cdef int _prepare(self, double until) except -1

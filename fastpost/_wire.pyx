@@ -23,6 +23,10 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
     int CLOCK_MONOTONIC
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int* out)
+    unsigned long TIOCOUTQ
+
 cdef enum:
     # More than the largest TLS record holds (RFC 8446 §5.1), so that OpenSSL never keeps a part of one.
     _RECORD = 32768
@@ -44,20 +48,21 @@ cdef class Wire:
         plane: receives and sends.
         fd: a non-blocking socket, which stays its owner's.
 
-    `gave_up` is True when credit was waited for last, and did not come in time.
+    `gave_up` is True when credit was waited for last, and did not come in time. `quiet` is True when the last
+    conversation left nothing to be sent or told, neither now nor at a time of its own.
     """
 
     def __init__(self, DataPlane plane not None, int fd):
         self._plane = plane
         self._fd = fd
-        self.gave_up = False
+        self.gave_up = self.quiet = False
 
     def receive(self, double now) -> int:
         """Handle all that the socket holds. Returns 0 at the end of the connection, or −errno (−EAGAIN: not yet).
 
         Raises ProtocolViolation, NotHttp2: the connection is over; TLS also OSError (ssl.SSLError).
         """
-        self.gave_up = False
+        self.gave_up = self.quiet = False
         return self._receive_all(now)
 
     def send(self, double now, int lists) -> int:
@@ -68,6 +73,13 @@ cdef class Wire:
         """
         return self._send_timed(now, lists)
 
+    def on_the_way(self) -> int:
+        """Return how many of the octets that the socket took have not arrived yet; 0 when the kernel can't say."""
+        cdef int octets = 0
+        # The same number as SIOCOUTQ (tcp(7)).
+        ioctl(self._fd, TIOCOUTQ, &octets)
+        return octets
+
     def converse(self, Patience patience not None, double until) -> int:
         """Receive, send, and wait awake for the next credit, as long as nobody has to be told anything.
 
@@ -76,19 +88,29 @@ cdef class Wire:
         """
         cdef double now = _now()
         cdef int got = self._receive(now)
-        self.gave_up = False
-        while (
-            got > 0 and not self._plane.has_news() and self._send_timed(now, _LISTS) == 0
-            and self._plane.is_kept_waiting() and now < until
-        ):
+        cdef bint sent = False
+        self.gave_up = self.quiet = False
+        while got > 0 and not self._plane.has_news():
+            sent = self._send_timed(now, _LISTS) == 0
+            if not sent or not self._plane.is_kept_waiting() or now >= until:
+                break
             self._prepare(until)
             self.gave_up = not patience.watch(self._fd)
             if self.gave_up:
                 break
+            sent = False
             now = _now()
             got = self._receive(now)
-        # Not at `now`: what was sent since may be answered already.
-        return self._receive_all(_now()) if got > 0 else got
+        if got <= 0:
+            return got
+        # Not at `now`: what was sent since may be answered already. If so that is not answered here: a server that has
+        # many uploads before it would be kept to one at a time.
+        now = _now()
+        got = self._receive_rest(now)
+        if got > 0:
+            return self._receive_all(now)
+        self.quiet = sent and got == -EAGAIN and not self._plane.has_news() and self._plane.window.held_until() == 0.0
+        return got
 
     cdef int _send_timed(self, double now, int lists) except? -1:
         """As `send`; when a read had to wait for the disk, the time that it all took is the disk's."""
@@ -112,10 +134,14 @@ cdef class Wire:
     cdef int _receive_all(self, double now) except? -1:
         # On to EAGAIN, not only to a short read: libuv polls no more once it has seen an error on the descriptor, so a
         # reset that lies behind the octets must be met now.
-        cdef int got = 1
+        cdef int got = self._receive(now)
         while got > 0:
-            got = self._receive(now)
+            got = self._receive_rest(now)
         return got
+
+    cdef int _receive_rest(self, double now) except? -1:
+        """As `_receive`, where there may well be nothing."""
+        return self._receive(now)
 
     cdef int _receive(self, double now) except? -1:
         """One receive. Returns octets, 0 at the end of the connection, or −errno."""
@@ -140,14 +166,9 @@ cdef class TlsWire(Wire):
         self._send_octets = sock.send
         self._record = bytearray(_RECORD)
 
-    cdef int _receive_all(self, double now) except? -1:
+    cdef int _receive_rest(self, double now) except? -1:
         # To ask whether there is more costs less than to have OpenSSL find out that there is not.
-        cdef int got = self._receive(now)
-        while got > 0:
-            if not is_readable(self._fd):
-                return -EAGAIN
-            got = self._receive(now)
-        return got
+        return self._receive(now) if is_readable(self._fd) else -EAGAIN
 
     cdef int _receive(self, double now) except? -1:
         """One record."""

@@ -7,10 +7,8 @@ gather list, TLS by SSLSocket.send from the staged octets. The event loop's own 
 
 from __future__ import annotations
 
-import array
 import asyncio
 import errno
-import fcntl
 import os
 import socket
 import ssl
@@ -305,10 +303,16 @@ class Connection:
         turn = now + _AWAKE
         while now < turn and self._receive(now, turn):
             now = time.monotonic()
-            self._advance(now)
+            if not self._is_seen_to:
+                self._advance(now)
             if not self._waits_on(now):
                 return
             now = time.monotonic()
+
+    @property
+    def _is_seen_to(self) -> bool:
+        """The conversation left nothing to do, and timers see to what ended and to the line: most turns are such."""
+        return self._wire.quiet and self._tell_timer is not None and self._line_timer is not None
 
     def _waits_on(self, now: float) -> bool:
         """Wait here for the next answers, where that pays, no more can be sent, and no other connection has to wait."""
@@ -475,13 +479,8 @@ class Connection:
 
     def _note_delivered(self, now: float) -> None:
         """Ask the kernel how much of what it took has not arrived; a slow line is no stalled one, nor a slow server."""
-        from termios import TIOCOUTQ  # a shared object of its own: a short run is over by now
-
-        waiting = array.array("i", [0])
-        # The same number as SIOCOUTQ (tcp(7)).
-        fcntl.ioctl(self._fd, TIOCOUTQ, waiting)
         plane = self.session.plane
-        plane.note_delivered(plane.delivery.sent - waiting[0], now)
+        plane.note_delivered(plane.delivery.sent - self._wire.on_the_way(), now)
 
     # --- the end ----------------------------------------------------------------------------------
 

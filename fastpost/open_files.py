@@ -8,12 +8,15 @@ import os
 import resource
 from typing import Final
 
+from fastpost._chunker import spare_descriptors
 from fastpost.errors import UsageError
 
 #: Descriptors that a run opens beside its files' own, with all options: modules, loop, connection, walk, journal.
 _NEEDED: Final = 18
 #: Those of each process that shares its work.
 _NEEDED_EACH: Final = 2
+#: Descriptors that files leave to what is opened in the midst of a run, where there are so many beyond those.
+_SPARED: Final = 8
 
 
 def raise_open_files(processes: int = 0) -> None:
@@ -26,12 +29,16 @@ def raise_open_files(processes: int = 0) -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return
     needed = _NEEDED + _NEEDED_EACH * processes
-    if soft != resource.RLIM_INFINITY and soft - _first_free() < needed:
+    beyond = soft - _first_free() - needed
+    if beyond < 0:
         raise UsageError(
             f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
             "raise the limit (ulimit -n 1024)"
         )
+    spare_descriptors(soft - min(_SPARED, beyond // 2))
 
 
 def _first_free() -> int:

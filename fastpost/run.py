@@ -325,7 +325,7 @@ class Run:
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
         room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
         backlog = self._backlog
-        if room and self._outstanding < 2 * self._pool.concurrency:
+        if room:
             room = min(room, self._pool.even_part(connection, self._outstanding - self._put_off))
         if room and backlog:
             if room >= len(backlog):

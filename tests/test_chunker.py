@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastpost._chunker import Folder, Source, live_objects
+from fastpost._chunker import Folder, Source, live_objects, spare_descriptors
 
 WINDOW = 2 * 1024 * 1024
 LARGEST_SLICE = WINDOW - 4096
@@ -168,6 +168,25 @@ def test_the_folder_gives_up_its_descriptor_where_it_is_one_too_many(tmp_path: P
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     folder.shut()
+
+
+def test_descriptors_that_are_spared(tmp_path: Path) -> None:
+    """Whoever needs one in the midst of a run finds it: a file takes none of them, nor does its folder."""
+    folder = Folder()
+    walked(folder, tmp_path / "a")
+    folder.shut()
+    next_fd = os.dup(0)
+    os.close(next_fd)
+    spare_descriptors(next_fd + 1)
+    try:
+        assert opened(folder, tmp_path / "a/3") == b"a3"
+        walked(folder, tmp_path / "b")
+        assert live_objects() == (0, 0), "the only descriptor is for files"
+        with open(tmp_path / "a/3"), pytest.raises(OSError, match="can't open"):
+            Source.from_path(bytes(tmp_path / "a/3"), folder)
+    finally:
+        spare_descriptors(2**31 - 1)
+    assert live_objects() == (0, 0)
 
 
 def test_maps_across_windows(tmp_path: Path) -> None:

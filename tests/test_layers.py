@@ -89,7 +89,7 @@ ARROWS = {
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
     "signals": "errors",
-    "open_files": "errors",
+    "open_files": "_chunker errors",
     "upload_run": "uploader processes signals journal verify progress report outlet tally target sources _table "
     "sources errors config",
     "__init__": "uploader _table _streams sources tally errors config",

@@ -86,7 +86,7 @@ def test_requests_wait_for_the_servers_settings(files: dict[int, Path]) -> None:
     assert [one.kind for one in split(client.data_to_send(1.0))] == [SETTINGS, HEADERS, DATA]
     assert client.plane.settled
     assert client.peer_settings["MAX_CONCURRENT_STREAMS"] == 7
-    assert client.plane.room == 13
+    assert client.plane.room == 4 * 7 - 1
     client.lose(ConnectionLost("over"), 1.0)
     client.take_finished()
 

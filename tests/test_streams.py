@@ -1232,13 +1232,13 @@ def test_small_files_all_begin_although_it_is_sparing(files: Files) -> None:
     script.close()
 
 
-@given(waiting=st.integers(0, 60), limit=st.integers(0, 20), most=st.integers(0, 60))
+@given(waiting=st.integers(0, 100), limit=st.integers(0, 20), most=st.integers(0, 100))
 def test_what_is_withdrawn_is_the_end_of_the_line(waiting: int, limit: int, most: int) -> None:
     client = session(concurrency=50)
     submitted = attempts([Path("/nowhere")] * waiting)
     client.submit(submitted)
     client.plane.limit_concurrency(limit)
-    assert client.plane.withdraw() == submitted[2 * limit :]
-    assert client.plane.waiting == min(waiting, 2 * limit)
-    assert client.plane.withdraw(most) == submitted[most : 2 * limit]
-    assert client.plane.waiting == min(waiting, 2 * limit, most)
+    assert client.plane.withdraw() == submitted[4 * limit :]
+    assert client.plane.waiting == min(waiting, 4 * limit)
+    assert client.plane.withdraw(most) == submitted[most : 4 * limit]
+    assert client.plane.waiting == min(waiting, 4 * limit, most)

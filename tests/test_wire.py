@@ -209,6 +209,71 @@ def test_a_conversation_tells_that_it_waited_in_vain(pair: Pair, files: Files) -
     script.close()
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_conversation_tells_that_nothing_is_left_to_do(
+    tls: bool, pair: Pair, files: Files, request: pytest.FixtureRequest
+) -> None:
+    ours, theirs = request.getfixturevalue("secured") if tls else pair
+    script = Script(session(staged=tls, concurrency=4), OPEN)
+    script.now = time.monotonic()
+    script.submit(files(*[100] * 8))
+    script.take()
+    wire = over(script, ours)
+    assert not wire.quiet
+    theirs.sendall(script.response(1))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert wire.quiet, "what ended waits for more of its kind, and the next one was begun"
+    assert wire.receive(NOW) == -errno.EAGAIN
+    assert not wire.quiet, "nobody knows what that has brought"
+    theirs.sendall(script.response(3) + script.response(5) + script.response(7))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert not wire.quiet, "no more is in line: that is to be told"
+    assert len(script.client.take_finished()) == 4
+    script.close()
+
+
+def test_a_conversation_that_has_more_to_send_is_not_quiet(pair: Pair, files: Files) -> None:
+    ours, theirs = pair
+    script = Script(session(concurrency=4), OPEN, window=2**31 - 1 - 65_535)
+    script.now = time.monotonic()
+    script.submit(files(5_000_000, 100))
+    wire = Wire(script.client.plane, ours.fileno())
+    theirs.sendall(frame(PING, 0, 0, b"01234567"))
+    assert wire.converse(Patience(), math.inf) == -errno.EAGAIN
+    assert not wire.quiet
+    script.close()
+
+
+def test_a_conversation_that_holds_crumbs_is_not_quiet(pair: Pair, files: Files) -> None:
+    """They are due at a time of their own, which somebody has to see to."""
+    ours, theirs = pair
+    script = near(files, 900_000)
+    wire = Wire(script.client.plane, ours.fileno())
+    theirs.sendall(window_update(0, 65_535 + 100))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert bool(script.client.plane.wake_at) != wire.quiet
+    theirs.sendall(window_update(0, 10))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert script.client.plane.wake_at
+    assert not wire.quiet
+    script.close()
+
+
+def test_octets_on_the_way() -> None:
+    """By the kernel: what the socket took and the peer's has not got."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        ours.setblocking(False)
+        wire = Wire(session().plane, ours.fileno())
+        assert wire.on_the_way() == 0
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += ours.send(bytes(65_536))
+        assert 0 < wire.on_the_way() < sent
+    assert Wire(session().plane, -1).on_the_way() == 0
+
+
 def test_a_wait_for_the_disk_in_a_conversation_is_the_disks(tmp_path: Path, pair: Pair) -> None:
     ours, theirs = pair
     script = Script(session(staged=False), OPEN)
