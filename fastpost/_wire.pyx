@@ -188,8 +188,7 @@ cdef class TlsWire(Wire):
                 return 0
             while self._plane.gather.pending:
                 try:
-                    with memoryview(self._plane.gather) as octets:
-                        sent = self._send_octets(octets)
+                    sent = self._send_octets(self._plane.gather)
                 except ssl.SSLWantWriteError:
                     # OpenSSL wants the same octets again; they stay first in the gather list until they are sent.
                     return -EAGAIN
