@@ -46,7 +46,12 @@ _COMPARED = {
 }
 _FREQUENCY = 5000
 #: A process that loads what fastpost is made of, and ends as it does.
-_PACKAGES = (sys.executable, "-c", "import os, click, uvloop, h2.connection; os._exit(0)")
+_PACKAGES = (
+    sys.executable,
+    "-c",
+    "import os; from fastpost.collector import spare_loading; spare_loading(); "
+    "import click, uvloop, h2.connection; os._exit(0)",
+)
 #: By the function of the C library or the system call, the first that fits: also what the kernel does there.
 _CALLS = (
     ("files", r"open|stat|pread|close|getdents|readdir|syscall|fadvise|mmap|munmap|lseek|fdopendir"),

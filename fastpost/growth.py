@@ -78,12 +78,14 @@ class Growth:
     """The number of connections to have, from what the present ones measure.
 
     Args:
-        most: never more than this.
+        most: how many it may have, until `share` says otherwise.
     """
 
     def __init__(self, most: int) -> None:
         self.wanted = 1
-        self._most = min(most, LIMIT)
+        self._share = min(most, LIMIT)
+        #: More than so many the server does not let us have.
+        self._granted = LIMIT
         #: No step was taken back yet.
         self._may_leap = True
         self._samples: list[Sample] = []
@@ -112,10 +114,19 @@ class Growth:
         may_grow = self.wanted < self._most and not self._resting and (len(self._samples) < _SPAN or self._waits())
         return int(may_grow)
 
-    def limit(self, most: int) -> None:
-        """Never have more than that from now on."""
-        self._most = min(self._most, most)
+    def share(self, most: int) -> None:
+        """Have no more than that, until the next call: the rest is for other processes."""
+        self._share = min(most, LIMIT)
         self.wanted = min(self.wanted, self._most)
+
+    def limit(self, most: int) -> None:
+        """Never have more than that from now on: the server takes no more."""
+        self._granted = min(self._granted, most)
+        self.wanted = min(self.wanted, self._most)
+
+    @property
+    def _most(self) -> int:
+        return min(self._share, self._granted)
 
     def step(self, sample: Sample) -> int:
         """Take the next sample; returns the number of connections to have now."""

@@ -300,14 +300,14 @@ class Pool:
     def limit(self, concurrency: int, connections: int) -> bool:
         """Have no more streams and connections than these from now on; `share_out` follows.
 
-        They may be raised again, but `auto` keeps to fewer, and so do streams once the server asked for less. Returns
-        whether it is so already: what is open isn't cut off.
+        They may be raised again, but not beyond what the server asked for. Returns whether it is so already: what is
+        open isn't cut off.
         """
         self.concurrency = min(self.concurrency, concurrency) if self.eased_at else concurrency
         if self._growth is None:
             self._fixed = connections
-        if self._growth is not None:
-            self._growth.limit(connections)
+        else:
+            self._growth.share(min(connections, concurrency))
         planes = [connection.session.plane for connection in self.connections]
         self._retire([plane for plane in planes if not plane.draining], self._wanted())
         streams = sum(plane.open_streams for plane in planes)

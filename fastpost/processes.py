@@ -173,6 +173,8 @@ class _Run:
         self._done: asyncio.Future[None] = self._loop.create_future()
         #: So many others have their share of the connections, whether or not they are there.
         self._room_for = 0
+        #: So many of those that were welcome are gone before their time.
+        self._gone = 0
         #: This process has a connection, or needs none any more: then the others may have theirs.
         self._connected = threading.Event()
         secure = self._target.scheme == "https"
@@ -271,10 +273,10 @@ class _Run:
             self._have_room_for(self._portions.welcome)
 
     def _have_room_for(self, others: int) -> None:
-        """Take back what was left to more of them: they don't come, and it would be missed."""
-        if self._room_for > others:
-            self._room_for = others
-            self._processes.limit(others)
+        """Take back what was left to more of them: they don't come, or are gone, and it would be missed."""
+        if self._room_for > others - self._gone:
+            self._room_for = max(others - self._gone, 0)
+            self._processes.limit(self._room_for)
 
     def _count_own(self) -> None:
         self._own = self._uploader.tally.cut()
@@ -300,7 +302,7 @@ class _Run:
                 wanted = portions.welcome
             if wanted > portions.welcome:
                 # Where files are set aside for all of them, all will have room soon, or none.
-                self._room_for = len(self._workers) if portions.sets_aside else wanted
+                self._room_for = (len(self._workers) if portions.sets_aside else wanted) - self._gone
                 if self._processes.limit(self._room_for):
                     portions.admit(wanted, mean)
                 continue
@@ -330,6 +332,7 @@ class _Run:
             one.start()
         except OSError as error:
             self._call_soon(self._notice, f"no further process could be started: {error.strerror}; the run goes on")
+            self._call_soon(self._take_its_room_back)
             return False
         if self._processes.stopping:
             one.signal(signal.SIGTERM)
@@ -433,6 +436,7 @@ class _Run:
         one.done = True
         if isinstance(failure, TargetUnreachable):
             self._unreachable = failure
+            self._take_its_room_back()
             if self._tally.connections or self._uploader.tally.connections:
                 self._notice(f"one of the processes has no connection, the others go on: {failure}")
         elif failure is not None:
@@ -443,8 +447,14 @@ class _Run:
         """Fail what it had: its last counts may be a quarter of a second old, so some of it may have arrived."""
         failure = one.lost()
         one.done = True
+        self._take_its_room_back()
         self._leave_out(list(one.given.values()), failure)
         self._notice(str(failure))
+
+    def _take_its_room_back(self) -> None:
+        """One that was to share the work is gone before that is done."""
+        self._gone += 1
+        self._have_room_for(self._portions.welcome)
 
     def _leave_out(self, uploads: list[Upload], failure: FastpostError | None) -> None:
         """These were handed to a process that ended without them: stopped, or by its own failure."""

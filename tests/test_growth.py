@@ -190,6 +190,24 @@ def test_a_lower_limit_holds_at_once_and_for_good() -> None:
         assert growth.step(sample(growth, 1e6 * growth.wanted, closed=0.85)) <= 3
 
 
+def test_a_share_holds_at_once_and_until_the_next_one() -> None:
+    """What another process was to have comes back; what the server refuses does not."""
+    growth = Growth(8)
+    in_step(growth, 5, closed=0.85)
+    assert growth.wanted == 8
+    growth.share(3)
+    assert growth.wanted == 3
+    in_step(growth, 10, closed=0.85)
+    assert growth.wanted == 3
+    growth.share(8)
+    in_step(growth, 10, closed=0.85)
+    assert growth.wanted == 8
+    growth.limit(5)
+    growth.share(8)
+    in_step(growth, 10, closed=0.85)
+    assert growth.wanted == 5
+
+
 # --- streams that wait for answers which take long ------------------------------------------------
 
 

@@ -184,6 +184,7 @@ def test_one_that_joined_and_is_killed_is_told_and_its_files_fail_by_name(
     assert {record["error"] for record in records} == {"WorkerLost"}
     assert report["files"]["failed"] == len({record["name"] for record in records}) > 0
     assert report["files"]["ok"] + len(records) == report["files"]["total"] == 5000
+    assert report["connections"] == 3, "the one that was left to it is opened again; its own was not told yet"
 
 
 def test_one_that_joined_stops_with_the_run(tmp_path: Path) -> None:
@@ -212,11 +213,14 @@ def test_one_that_joined_ends_with_a_parent_that_was_killed(tmp_path: Path) -> N
 
 def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
     none_left = "import os\ndef none(*a, **k): raise BlockingIOError(11, 'no more')\nos.posix_spawn = none\n"
-    with joined(tmp_path, code=none_left + IDLE) as (process, _):
+    with joined(tmp_path, code=none_left + IDLE) as (process, script):
+        script.go_on.set()
         out, err = process.communicate(timeout=50)
     assert process.returncode == 0, err
     assert b"no further process could be started: no more" in err
-    assert json.loads(out)["files"]["ok"] == 5000
+    report = json.loads(out)
+    assert report["files"]["ok"] == 5000
+    assert report["connections"] == 3, "the one that was left to it is opened again"
 
 
 #: The second step of the walk is made for a worker, which is killed meanwhile; the run hears of that before it goes on.
