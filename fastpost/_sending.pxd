@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from fastpost._blocked cimport BlockedTime
 from fastpost._connection_window cimport ConnectionWindow
+from fastpost._control_frames cimport ControlFrames
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
 from fastpost._line cimport Line
@@ -18,6 +19,7 @@ cdef class SendSide:
     # Parts, each owner of its state.
     cdef RequestHeaders _headers
     cdef RequestContent _content
+    cdef ControlFrames _control
     cdef Scheduler _scheduler
     cdef StreamTable _table
     cdef readonly GatherList gather
@@ -44,7 +46,6 @@ cdef class SendSide:
     # How often that happened.
     cdef readonly int64_t failed_opens
     # The peer's settings and the send side of the connection.
-    cdef bytearray _control
     cdef bint _settled
     cdef int64_t _initial_window_size
     cdef readonly int64_t max_frame_size
@@ -61,7 +62,6 @@ cdef class SendSide:
     cdef bint _fill(self, double now) except -1
     cdef int send_lists(self, int fd, double now, int lists) except? -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
-    cdef int _gather_control(self) except -1
     cpdef void split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
     cdef bint _open_timed(self, double now) except -1
@@ -76,8 +76,5 @@ cdef class SendSide:
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
-    cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1
-    cdef int _spare_reset(self, uint32_t stream_id) except -1
-    cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1
     cdef int _close(self, Attempt attempt, object failure, double now) except -1

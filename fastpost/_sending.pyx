@@ -1,21 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # Bounds checks are off: the table's list is indexed only at slots that the scheduler got from the table.
-"""The send side of one connection: settings and the windows of streams, HEADERS, DATA by turns, resets and credits.
+"""The send side of one connection: settings and the windows of streams, HEADERS, DATA by turns, ends of streams.
 
 A window (RFC 9113 §5.2) is an int64 and is charged when a slice enters the gather list. A stream's window may be
 negative after SETTINGS; such a stream leaves the scheduler's ring and sends nothing.
 """
 
 from libc.errno cimport EFAULT, EMFILE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from fastpost._blocked cimport (
     CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
 from fastpost._connection_window cimport ConnectionWindow
+from fastpost._control_frames cimport ControlFrames
 from fastpost._delivery cimport Delivery
-from fastpost._frames cimport CANCEL, FRAME_HEADER, MAX_WINDOW, RST_STREAM, WINDOW_UPDATE, put_frame_header, put_u32
+from fastpost._frames cimport CANCEL, MAX_WINDOW
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._line cimport Line
@@ -72,7 +72,7 @@ cdef class SendSide:
         self._finished = []
         self._failed = False
         self._parked = []
-        self._control = bytearray()
+        self._control = ControlFrames()
         self._settled = False
         self._initial_window_size = 65535
         self.max_frame_size = 16384
@@ -94,7 +94,7 @@ cdef class SendSide:
 
     def queue_control(self, octets: bytes) -> None:
         """Queue whole frames of the control plane; they go before HEADERS and DATA."""
-        self._control += octets
+        self._control.add(octets)
 
     def apply_settings(
         self, *, initial_window_size=None, max_frame_size=None,
@@ -335,7 +335,7 @@ cdef class SendSide:
             self.delivery.keep_list()
             return True
         self.delivery.begin_list(self._table, now)
-        self._gather_control()
+        self._control.gather(self.gather)
         if self._parked:
             self._unpark()
         if self._settled and not self._stopped:
@@ -343,7 +343,7 @@ cdef class SendSide:
                 self._serve(now)
         if self.gather.pending == 0:
             # A file that failed just now left its RST_STREAM there, and perhaps nothing else is to be sent.
-            self._gather_control()
+            self._control.gather(self.gather)
         return self.gather.pending > 0
 
     cpdef void split_time(self, double now) noexcept:
@@ -389,14 +389,6 @@ cdef class SendSide:
         """A read was `cold`: since the tick began, so many seconds went by, and they belong to the disk."""
         self.cold = False
         self.blocked.stalled_on_disk(elapsed)
-
-    cdef int _gather_control(self) except -1:
-        cdef Py_ssize_t length = len(self._control)
-        if length:
-            memcpy(self.gather.reserve(length), <uint8_t*>self._control, length)
-            self.gather.commit(length)
-            self._control.clear()
-        return 0
 
     def send(self, int fd, double now) -> int:
         """Send from the gather list by one sendmsg(2). Returns octets, or −errno when the socket took none."""
@@ -613,34 +605,11 @@ cdef class SendSide:
         attempt.source.close()
         self.delivery.complete(attempt, now)
 
-    cdef int _queue_reset(self, uint32_t stream_id, int error_code) except -1:
-        cdef uint8_t[FRAME_HEADER + 4] frame
-        put_frame_header(frame, 4, RST_STREAM, 0, stream_id)
-        put_u32(frame + FRAME_HEADER, error_code)
-        self._control += frame[:FRAME_HEADER + 4]
-        return 0
-
-    cdef int _spare_reset(self, uint32_t stream_id) except -1:
-        """The peer has reset the stream itself: ours, if it was queued last, is not to be sent (RFC 9113 §5.1)."""
-        cdef uint8_t[FRAME_HEADER] frame
-        cdef Py_ssize_t start = len(self._control) - FRAME_HEADER - 4
-        put_frame_header(frame, 4, RST_STREAM, 0, stream_id)
-        if start >= 0 and memcmp(<uint8_t*>self._control + start, frame, FRAME_HEADER) == 0:
-            del self._control[start:]
-        return 0
-
-    cdef int _queue_credit(self, uint32_t stream_id, int64_t octets) except -1:
-        cdef uint8_t[FRAME_HEADER + 4] frame
-        put_frame_header(frame, 4, WINDOW_UPDATE, 0, stream_id)
-        put_u32(frame + FRAME_HEADER, <uint32_t>octets)
-        self._control += frame[:FRAME_HEADER + 4]
-        return 0
-
     # --- ends of a stream -------------------------------------------------------------------------
 
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1:
         """End the stream from this side: RST_STREAM goes out before any other frame."""
-        self._queue_reset(attempt.stream_id, error_code)
+        self._control.reset(attempt.stream_id, error_code)
         return self._close(attempt, failure, now)
 
     cdef int _close(self, Attempt attempt, object failure, double now) except -1:

@@ -227,7 +227,7 @@ cdef class DataPlane(SendSide):
         if self._receive_window < 0:
             raise ProtocolViolation(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection window allows")
         if self._receive_window <= _RECEIVE_WINDOW // 2:
-            self._queue_credit(0, _RECEIVE_WINDOW - self._receive_window)
+            self._control.credit(0, _RECEIVE_WINDOW - self._receive_window)
             self._receive_window = _RECEIVE_WINDOW
         self._unpad(frame)
         attempt = self._table.find(frame.stream_id)
@@ -252,7 +252,7 @@ cdef class DataPlane(SendSide):
         if end_stream:
             return self._respond(attempt, now)
         if attempt.receive_window <= _RECEIVE_WINDOW // 2:
-            self._queue_credit(frame.stream_id, _RECEIVE_WINDOW - attempt.receive_window)
+            self._control.credit(frame.stream_id, _RECEIVE_WINDOW - attempt.receive_window)
             attempt.receive_window = _RECEIVE_WINDOW
         return 0
 
@@ -332,7 +332,7 @@ cdef class DataPlane(SendSide):
             raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM that isn't 4 octets long")
         attempt = self._table.find(frame.stream_id)
         if attempt is None:
-            self._spare_reset(frame.stream_id)
+            self._control.spare_reset(frame.stream_id)
             return self._count_idle(1)
         error_code = get_u32(frame.payload)
         if error_code == ErrorCode.REFUSED_STREAM:
@@ -413,7 +413,7 @@ cdef class DataPlane(SendSide):
             return self._violate(attempt, ErrorCode.PROTOCOL_ERROR, detail, now)
         self.responses += 1
         if attempt.remaining > 0:
-            self._queue_reset(attempt.stream_id, CANCEL)
+            self._control.reset(attempt.stream_id, CANCEL)
         if attempt.status >= 300:
             failure = status_failure(attempt)
         return self._close(attempt, failure, now)

@@ -41,11 +41,12 @@ ARROWS = {
     "_blocked": "",
     "_connection_window": "_frames errors",
     "_delivery": "_table",
+    "_control_frames": "_frames _gather",
     "_request_headers": "_hpack_encoder _gather _frames _table",
     "_request_content": "_chunker _readahead _gather _frames _table errors",
     "_line": "_request_content _table",
-    "_sending": "_blocked _connection_window _delivery _request_headers _request_content _line _hpack_encoder "
-    "_scheduler _gather _frames _table errors",
+    "_sending": "_blocked _connection_window _control_frames _delivery _request_headers _request_content _line "
+    "_hpack_encoder _scheduler _gather _frames _table errors",
     "_streams": "_sending _hpack_encoder _hpack_decoder _frames _table errors",
     "_wire": "_patience _streams",
     "session": f"{DATA_PLANE} errors config",

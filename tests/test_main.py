@@ -17,6 +17,7 @@ UPLOAD = {
         "_blocked",
         "_chunker",
         "_connection_window",
+        "_control_frames",
         "_delivery",
         "_field_validity",
         "_frames",
