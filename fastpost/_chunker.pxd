@@ -27,6 +27,7 @@ cdef enum:
     # What takes longer (µs), asleep, had to wait for a disk or for who serves the files, where nothing else tells.
     SLOW_UNASKED = 200
 
+cdef int first_spared() noexcept nogil
 cdef int64_t now_us() noexcept nogil
 # How often this thread has given its processor away by itself, to wait for something.
 cdef long slept() noexcept nogil

@@ -93,23 +93,30 @@ cdef bint _asks_cache = True
 # Files of uploads get no descriptor with a number from here on: what else the process opens finds one.
 cdef int _first_spared = INT_MAX
 
-# What is open now, folders among the sources; a test asserts that both are 0 after every run.
+# What is open now; a test asserts that all are 0 after every run.
 cdef int _live_sources = 0
+cdef int _live_folders = 0
 cdef int _live_mappings = 0
 
 
 def live_objects() -> tuple:
-    """Return (open sources, live mappings): both 0 when nothing leaked."""
-    return _live_sources, _live_mappings
+    """Return (open sources and folders, live mappings): both 0 when nothing leaked."""
+    return _live_sources + _live_folders, _live_mappings
 
 
 def spare_descriptors(int first) -> None:
     """Open no file of an upload with a descriptor of this number or a larger one: as if none were left (EMFILE).
 
-    What is loaded, resolved or connected to in the midst of a run needs one as well, and would end the run.
+    What is loaded, resolved or connected to in the midst of a run needs one as well, and would end the run. Only where
+    no other file is open that rule is broken: that one is what the run is for. Holds for the whole process.
     """
     global _first_spared
     _first_spared = first
+
+
+cdef int first_spared() noexcept nogil:
+    """The first of the descriptors that files leave to all else."""
+    return _first_spared
 
 
 cdef Mapping* hold_mapping(void* address, size_t length, int64_t offset) noexcept nogil:
@@ -184,7 +191,7 @@ cdef class Folder:
 
     cdef int open_file(self, const char* path, int flags) noexcept:
         """As open(2): returns a descriptor, or -1 with errno set."""
-        global _live_sources
+        global _live_folders
         cdef const char* slash = strrchr(path, b"/")
         cdef int fd
         if slash == NULL or slash[1] == 0 or not self._holds(path, slash - path + 1):
@@ -195,7 +202,7 @@ cdef class Folder:
                 return c_open(path, flags)
             self._fd = c_open(self._path, O_PATH | O_DIRECTORY | O_CLOEXEC)
             if self._fd >= 0:
-                _live_sources += 1
+                _live_folders += 1
             if not 0 <= self._fd < _first_spared:
                 self.close()
                 return c_open(path, flags)
@@ -222,12 +229,12 @@ cdef class Folder:
 
     cdef void close(self) noexcept:
         """Give the descriptor back, and forget the folder."""
-        global _live_sources
+        global _live_folders
         self._length = 0
         if self._fd >= 0:
             c_close(self._fd)
             self._fd = -1
-            _live_sources -= 1
+            _live_folders -= 1
 
     def shut(self) -> None:
         """Close it, for tests; twice is fine."""
@@ -272,7 +279,7 @@ cdef class Source:
         if self._fd < 0:
             return errno
         _live_sources += 1
-        if self._fd >= _first_spared:
+        if self._fd >= _first_spared and _live_sources > 1:
             self.close()
             return EMFILE
         if fstat(self._fd, &status) != 0:

@@ -95,7 +95,7 @@ cdef class Labels:
         return self._folder_path
 
     cdef bint _is_plain_folder(self, const char* folder, Py_ssize_t length) noexcept:
-        """The same for each part of a folder's name. A slash follows it: so there is one behind each part."""
+        """Nothing in any part of a folder's name needs an escape, nor a second look; `folder[length]` is a slash."""
         cdef Py_ssize_t part = 0
         cdef Py_ssize_t end
         while part <= length:

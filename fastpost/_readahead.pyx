@@ -15,6 +15,8 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from fastpost._chunker cimport first_spared
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     ctypedef struct pthread_attr_t:
@@ -280,6 +282,9 @@ cdef bint _read(const char* path) noexcept nogil:
     # O_NONBLOCK: a FIFO must not keep the thread. Links are left to who knows whether they may be followed.
     cdef int fd = c_open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW)
     if fd < 0:
+        return True
+    if fd >= first_spared():
+        c_close(fd)
         return True
     if fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and status.st_size > 0:
         vector.iov_base = &octet

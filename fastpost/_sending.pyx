@@ -212,6 +212,7 @@ cdef class SendSide:
         knows nothing.
         """
         cdef Attempt attempt
+        self.split_time(now)
         self.draining = True
         self._content.close()
         self.gather.clear()
@@ -227,6 +228,7 @@ cdef class SendSide:
     def cancel(self, Attempt attempt, failure, double now) -> None:
         """Reset an open stream with CANCEL (RFC 9113 §7) and end its attempt with the failure."""
         if attempt.stream_id and self._table.find(attempt.stream_id) is attempt:
+            self.split_time(now)
             self._abort(attempt, CANCEL, failure, now)
 
     def stalled(self, double now, double timeout) -> list:

@@ -87,9 +87,10 @@ cdef class Wire:
         then, or could not be, is still to be sent.
         """
         cdef double now = _now()
-        cdef int got = self._receive(now)
+        cdef int got
         cdef bint sent = False
         self.gave_up = self.quiet = False
+        got = self._receive(now)
         while got > 0 and not self._plane.has_news():
             sent = self._send_timed(now, _LISTS) == 0
             if not sent or not self._plane.is_kept_waiting() or now >= until:
@@ -98,7 +99,6 @@ cdef class Wire:
             self.gave_up = not patience.watch(self._fd)
             if self.gave_up:
                 break
-            sent = False
             now = _now()
             got = self._receive(now)
         if got <= 0:
@@ -109,7 +109,10 @@ cdef class Wire:
         got = self._receive_rest(now)
         if got > 0:
             return self._receive_all(now)
-        self.quiet = sent and got == -EAGAIN and not self._plane.has_news() and self._plane.window.held_until() == 0.0
+        self.quiet = (
+            sent and got == -EAGAIN and not self._plane.has_news() and self._plane.gather.pending == 0
+            and self._plane.window.held_until() == 0.0
+        )
         return got
 
     cdef int _send_timed(self, double now, int lists) except? -1:

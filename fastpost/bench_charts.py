@@ -193,11 +193,12 @@ def _latencies(seconds: Sequence[Row]) -> list[Chart]:
 
 def _blocked(one: Json, seconds: Sequence[Row]) -> list[Chart]:
     """Return how many uploads waited for what: the stream-seconds of each second."""
-    total = sum(one["blocked_s"].values())
-    waited = [(look, cause) for look, cause in enumerate(causes.CAUSES) if one["blocked_s"][cause] > _SEEN * total]
+    known = one["blocked_s"]
+    total = sum(known.values())
+    waited = [(look, cause) for look, cause in enumerate(causes.CAUSES) if known.get(cause, 0.0) > _SEEN * total]
     if not waited:
         return []
-    told = ", ".join(f"{_words(cause)} {one['blocked_s'][cause] / total:.1%}" for _, cause in waited)
+    told = ", ".join(f"{_words(cause)} {known[cause] / total:.1%}" for _, cause in waited)
     return [
         Chart(
             "Uploads waiting, over time, by what for",

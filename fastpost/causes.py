@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastpost.tally import Tally
 
 #: In the order of reports; the last one is what is left: fastpost itself.
-CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
+CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "retry", "client")
 
 #: What no number of connections helps against.
 NO_STREAM: Final = "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)"
@@ -91,6 +91,8 @@ def _connection_window(tally: Tally) -> str:
 def _server(tally: Tally) -> str:
     """More at a time is the cure; where uploads wait for streams as well, not more of them but more connections."""
     told = "the server had every octet and had not answered yet: it is the limit; "
+    if tally.retried + tally.replayed > _FELT * (tally.ok + tally.failed):
+        return f"{told}more uploads at a time are no cure, as it puts some off already"
     if tally.blocked.get("stream_limit", 0.0) > _FELT * sum(tally.blocked.values()):
         allowed = tally.peer.max_concurrent_streams
         return f"{told}it allows {allowed:,} uploads at once on a connection{_cures(tally, 'stream_limit')}"
@@ -150,6 +152,10 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
         "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster"
     ),
     "server": _server,
+    "retry": lambda _: (
+        "nothing could be sent, as what was left waited to be tried again: the server had put it off, or had ended the "
+        "connections; its log says why, and fewer uploads at a time (--concurrency) may spare it"
+    ),
 }
 #: What is another sentence of uploads that begin by the clock: more of them at a time are no cure.
 _SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {

@@ -227,12 +227,14 @@ def _upload(
     **network: Any,
 ) -> int:
     from fastpost.config import Settings
-    from fastpost.sources import walk
+    from fastpost.sources import check_place, walk
 
     if to is None and (unset := [name for name in _TARGETS if os.environ.get(name) == ""]):
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
     if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
         raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
+    if failures is not None:
+        check_place("--failures", failures, sources)
     if journal is not None:
         _check_journal(journal, to, sources, failures)
     out, err = _outlets()
@@ -248,7 +250,8 @@ def _upload(
     if not dry_run:
         from fastpost.open_files import raise_open_files
 
-        raise_open_files(processes - 1)
+        auto = settings.connections == "auto"
+        raise_open_files(processes - 1, settings.most_connections if auto else int(settings.connections))
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
     if dry_run:
         from fastpost.dry_run import list_uploads
@@ -293,7 +296,8 @@ def _path(name: str | None) -> pathlib.Path | None:
 
 
 def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failures: str | None) -> None:
-    from fastpost.journal import check_alone, check_place
+    from fastpost.journal import check_alone
+    from fastpost.sources import check_place
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
@@ -301,7 +305,7 @@ def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failu
         raise UsageError("--journal is given an empty name: name a file (is a shell variable unset?)")
     if not os.path.isdir(os.path.dirname(journal) or "."):
         raise UsageError(f"--journal {_shown(journal)}: its folder doesn't exist: make it, or name another file")
-    check_place(journal, sources)
+    check_place("--journal", journal, sources)
     check_alone(journal, failures)
 
 

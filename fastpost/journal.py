@@ -162,15 +162,6 @@ class Journal:
         return None if own.st_size == self._end else "somebody else wrote to it or cut it during the run"
 
 
-def check_place(path: str, sources: Iterable[str]) -> None:
-    """Raise UsageError when a journal there would be uploaded with one of the sources."""
-    place = os.path.realpath(path)
-    for source in sources:
-        folder = os.path.realpath(source)
-        if os.path.commonpath((place, folder)) == folder:
-            raise UsageError(f"--journal {path} lies in {source} and would be uploaded with it: put it elsewhere")
-
-
 def check_alone(path: str, failures: str | None) -> None:
     """Raise UsageError when something else is written to a journal there: the failures, or a standard stream."""
     if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or same_file(path, failures)):

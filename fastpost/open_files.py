@@ -15,12 +15,16 @@ from fastpost.errors import UsageError
 _NEEDED: Final = 18
 #: Those of each process that shares its work.
 _NEEDED_EACH: Final = 2
-#: Descriptors that files leave to what is opened in the midst of a run, where there are so many beyond those.
+#: Descriptors that files leave to what is opened in the midst of a run, beside its connections; at most half of what it
+#: does not need.
 _SPARED: Final = 8
 
 
-def raise_open_files(processes: int = 0) -> None:
+def raise_open_files(processes: int = 0, connections: int = 8) -> None:
     """Raise the limit of open files to what the system lets this process have.
+
+    Files leave some to all else, so many `connections` among that (by default those of `auto`): they may be opened when
+    files have all the rest.
 
     Raises UsageError when that is too little for a run, with so many processes beside this one: it would end anywhere.
     """
@@ -38,7 +42,7 @@ def raise_open_files(processes: int = 0) -> None:
             f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
             "raise the limit (ulimit -n 1024)"
         )
-    spare_descriptors(soft - min(_SPARED, beyond // 2))
+    spare_descriptors(soft - min(_SPARED + connections, beyond // 2))
 
 
 def _first_free() -> int:

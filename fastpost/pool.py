@@ -114,6 +114,10 @@ class Pool:
         """Bring what only connections know up to date in the tally: octets, waiting by cause, shares, grants."""
         self._sums.report(self._tally, self.connections)
 
+    def note_put_off(self, waited: float) -> None:
+        """So many stream-seconds passed in which streams were free, and uploads waited to be tried again."""
+        self._sums.blocked["retry"] = self._sums.blocked.get("retry", 0.0) + waited
+
     # --- opening ----------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -352,13 +356,13 @@ class Pool:
         return max(-(-uploads // self.expected) - plane.open_streams - plane.waiting, 0)
 
     def level(self, connection: Connection, most: int) -> None:
-        """Give a connection that has nothing left to begin half of the longest line on another one, `most` at most."""
+        """Give a connection that has too little to begin half of the longest line on another one, `most` at most."""
         own = connection.session.plane
-        if len(self.connections) < 2 or own.waiting or own.out_of_files or own.open_streams >= own.concurrency:
+        if len(self.connections) < 2 or own.out_of_files or own.open_streams + own.waiting >= own.concurrency:
             return
         longest = max((other.session.plane for other in self.connections), key=lambda plane: plane.waiting)
-        if longest.waiting:
-            connection.submit(longest.withdraw(min(longest.waiting // 2, most)))
+        if longest is not own and longest.waiting > own.waiting:
+            connection.submit(longest.withdraw(longest.waiting - min(-(-longest.waiting // 2), most)))
 
     def ease(self, now: float) -> None:
         """Have half the streams in all: the server asks for less. `share_out` follows."""

@@ -46,7 +46,7 @@ if typing.TYPE_CHECKING:
     OnRejected = Callable[[list[Rejected]], None]
 
 #: The backlog is refilled from the walk when it falls below so many rounds of the concurrency.
-_ROUNDS_AHEAD = 4
+_ROUNDS_AHEAD = 2
 #: Uploads that wait, for a retry or at another origin, before no new one is begun.
 _PUT_OFF_MOST = 1024
 #: Seconds between updates of what the connections count.
@@ -142,11 +142,13 @@ class Run:
         self._feed = feed(batches, self._loop, self._batch_arrived)
         if self._connects_first:
             self._pool.open()
+        self._counted_at = time.monotonic()
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
         try:
             await self._done
         finally:
             self.stopping = True
+            self._note_put_off()
             self._counter.cancel()
             self._feed.stop()
             if self._digester is not None:
@@ -324,16 +326,16 @@ class Run:
         """Keep a connection busy, in the order of the backlog."""
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
         room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
+        if self._digester is not None:
+            room = max(room - 2 * connection.session.plane.concurrency, 0)  # as the backlog: short
         backlog = self._backlog
         if room:
             room = min(room, self._pool.even_part(connection, self._outstanding - self._put_off))
         if room and backlog:
-            if room >= len(backlog):
-                connection.submit(list(backlog))
-                backlog.clear()
-            else:
-                connection.submit([backlog.popleft() for _ in range(room)])
-        elif room:
+            taken = min(room, len(backlog))
+            connection.submit([backlog.popleft() for _ in range(taken)])
+            room -= taken
+        if room:
             self._pool.level(connection, room)
         connection.session.plane.behind = len(backlog)
         self._ask_for_more()
@@ -498,5 +500,21 @@ class Run:
             self._fail(error)
 
     def _count(self) -> None:
+        self._note_put_off()
         self._pool.report()
         self._counter = self._loop.call_later(_COUNT_INTERVAL, self._count)
+
+    def _note_put_off(self) -> None:
+        """Where the time goes: what waits for its retry, or for a new connection, while streams are free for it.
+
+        As it is now, and so since the last look: it changes seldom.
+        """
+        now = time.monotonic()
+        elapsed, self._counted_at = now - self._counted_at, now
+        planes = [connection.session.plane for connection in self._pool.connections]
+        waiting, ready = len(self._waiting), len(self._backlog)
+        if not planes and self.tally.connections > self._connections_before:
+            waiting, ready = waiting + ready, 0
+        free = self._pool.concurrency - ready - sum(plane.open_streams + plane.waiting for plane in planes)
+        if waiting and free > 0:
+            self._pool.note_put_off(elapsed * min(waiting, free))

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastpost._listing import Listing
 from fastpost._listing import Upload as Upload
@@ -39,6 +39,23 @@ def mtime_ns(status: os.stat_result) -> int:
     if -_DATED <= found < _DATED:
         return found
     return 2**63 - 1 if found > 0 else 1 - 2**63
+
+
+def check_place(option: str, path: str, sources: Iterable[str]) -> None:
+    """Raise UsageError when what an option writes to a file would be uploaded with a source, or take its place."""
+    place = os.path.realpath(path)
+    for source in sources:
+        folder = os.path.realpath(source)
+        if os.path.commonpath((place, folder)) == folder or _are_one(place, folder):
+            raise UsageError(f"{option} {path} lies in {source} and would be uploaded with it: put it elsewhere")
+
+
+def _are_one(path: str, source: str) -> bool:
+    """Are they two names of one file?"""
+    try:
+        return os.path.samefile(path, source)
+    except OSError:
+        return False
 
 
 class Digest(typing.NamedTuple):

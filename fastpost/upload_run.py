@@ -186,7 +186,7 @@ class UploadRun:
 
     def _failed(self, result: Attempt, failure: FastpostError) -> None:
         upload = result.upload
-        attempts = 1 + result.retried + result.replayed
+        attempts = (result.started > 0) + result.retried + result.replayed
         self._tell_failure(upload.name, upload.file, failure, result.status, attempts)
 
     def _sized(self, batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:

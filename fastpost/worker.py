@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 import uvloop
 
 from fastpost.collector import spare_running
-from fastpost.errors import FastpostError
+from fastpost.errors import FastpostError, UsageError
+from fastpost.open_files import raise_open_files
 from fastpost.sources import Batch, Upload
 from fastpost.uploader import Uploader
 
@@ -123,6 +124,8 @@ def work(asks: socket.socket, told: IO[bytes]) -> None:
 def main() -> NoReturn:
     """Be a worker that was started from nothing: it asks on its standard input, and tells on its standard output."""
     spare_running()
+    with contextlib.suppress(UsageError):  # the parent has seen to it
+        raise_open_files()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         work(socket.socket(fileno=0), os.fdopen(1, "wb"))
     os._exit(0)

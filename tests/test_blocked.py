@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import threading
@@ -177,6 +178,80 @@ def test_disk(tmp_path: Path, disk: str) -> None:
     waited = run.report["blocked_s"]
     assert waited["disk"] >= 0.9 * sum(waited.values()), waited
     assert run.report["limited_by"]["cause"] == "disk"
+
+
+def test_what_waits_to_be_tried_again(tmp_path: Path) -> None:
+    """Streams are free and nothing is in flight: what the server put off is the limit, however fast it answers."""
+
+    class Later(Script):
+        def __init__(self) -> None:
+            self.put_off: set[str] = set()
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if request.path in self.put_off:
+                peer.answer(request, 201)
+            else:
+                self.put_off.add(request.path)
+                peer.answer(request, 503, retry_after="1")
+
+    with Server(Later()) as server:
+        tally = upload(server.url, files(tmp_path, 60), concurrency=20)
+    named(tally, "retry")
+    assert tally.retried == 60
+    assert causes.split(tally)["retry"] <= 20 * (tally.finished - tally.started)
+    assert "its log says why" in _sentence(tally)
+
+
+def test_what_waits_for_a_new_connection(tmp_path: Path) -> None:
+    """The server ends each one after some answers, and the next one comes late."""
+
+    class Ending(Script):
+        answered = 0
+
+        def accepts(self, number: int) -> bool:
+            if number:
+                PAUSE.wait(0.6)
+            return True
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            peer.answer(request, 201)
+            self.answered += 1
+            if self.answered == 20:
+                peer.flush()
+                peer.drop()
+
+    with Server(Ending()) as server:
+        tally = upload(server.url, files(tmp_path, 60), concurrency=10)
+    assert tally.connections == 2
+    named(tally, "retry")
+
+
+def test_time_before_a_run_is_cut_short_is_told_too(tmp_path: Path) -> None:
+    """A server that answers nothing makes no turn in which time would be split."""
+
+    class Silent(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            PAUSE.wait(0.0)
+
+    async def main(url: str) -> Tally:
+        client = uploader(url, concurrency=10)
+        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 10))))
+        await asyncio.sleep(0.5)
+        client.stop(0.0)
+        await running
+        return client.tally
+
+    with Server(Silent()) as server:
+        tally = drive(main(server.url))
+    named(tally, "server")
+    assert causes.split(tally)["server"] > 10 * 0.4
+
+
+def test_no_more_at_a_time_is_proposed_to_who_puts_off(tmp_path: Path) -> None:
+    tally = Tally()
+    tally.blocked, tally.retried, tally.ok = {"server": 9.0}, 30, 100
+    assert "--concurrency" not in _sentence(tally)
+    assert "no cure" in _sentence(tally)
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,12 @@ def test_descriptors_that_are_spared(tmp_path: Path) -> None:
         assert opened(folder, tmp_path / "a/3") == b"a3"
         walked(folder, tmp_path / "b")
         assert live_objects() == (0, 0), "the only descriptor is for files"
-        with open(tmp_path / "a/3"), pytest.raises(OSError, match="can't open"):
+        one = Source.from_path(bytes(tmp_path / "a/3"), folder)
+        with pytest.raises(OSError, match="can't open"):
             Source.from_path(bytes(tmp_path / "a/3"), folder)
+        one.shut()
+        with open(tmp_path / "a/3"):  # not even where all else has taken the rest
+            assert opened(folder, tmp_path / "a/3") == b"a3"
     finally:
         spare_descriptors(2**31 - 1)
     assert live_objects() == (0, 0)

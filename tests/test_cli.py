@@ -147,9 +147,9 @@ def refuse(name: str, failure: FastpostError, status: int = 0) -> None:
     """Make one file fail."""
 
     def outcome(one: Upload) -> Attempt:
-        return (
-            outcome_of(one, status=status, failure=failure, retried=2) if one.name == name.encode() else outcome_of(one)
-        )
+        if one.name != name.encode():
+            return outcome_of(one)
+        return outcome_of(one, status=status, failure=failure, started=1.0, retried=2)
 
     Uploader.outcome = outcome
 
@@ -313,6 +313,15 @@ def test_a_failures_file_of_a_run_without_failures_is_empty(tree: pathlib.Path, 
     (tmp_path / "failures").write_text("old")
     upload(tree, "--failures", tmp_path / "failures")
     assert (tmp_path / "failures").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["a.txt", "new", "sub/new"])
+def test_a_failures_file_takes_no_place_of_what_is_uploaded(tree: pathlib.Path, name: str) -> None:
+    before = (tree / "a.txt").read_text()
+    result = upload(tree, "--failures", tree / name)
+    assert result.exit_code == 2
+    assert f"--failures {tree}/{name} lies in {tree} and would be uploaded with it: put it elsewhere" in result.stderr
+    assert (tree / "a.txt").read_text() == before
 
 
 def test_a_failures_file_that_cannot_be_made_is_an_error_before_anything_is_sent(tree: pathlib.Path) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import select
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -811,6 +813,28 @@ def test_what_was_answered_before_a_run_is_cancelled_is_told(tmp_path: Path, mon
         tally = drive(main(server.url))
     assert tally.ok == 3
     assert [result.status for result in results.all if result.failure is None] == [201] * 3
+
+
+def test_what_ended_is_told_soon_though_answers_come_one_by_one(tmp_path: Path) -> None:
+    """A turn that leaves nothing to send is over at once: a timer tells, long before the line has to be filled."""
+
+    class Slow(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            time.sleep(0.004)
+            peer.answer(request, 201)
+            peer.flush()
+
+    told: list[float] = []
+
+    async def main(url: str) -> Any:
+        client = uploader(url, concurrency=100)
+        await client.run(batches(files(tmp_path, 400)), lambda _: told.append(time.monotonic()))
+        return client.tally
+
+    with Server(Slow()) as server:
+        assert drive(main(server.url)).ok == 400
+    assert told[-1] - told[0] > 1.0
+    assert max(after - before for before, after in itertools.pairwise(told)) < 0.5
 
 
 def test_many_that_ended_one_by_one_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from fastpost import journal as module
 from fastpost._records import record
 from fastpost._table import Attempt
 from fastpost.errors import FastpostError, HttpStatus, UsageError
-from fastpost.journal import Journal, check_place
+from fastpost.journal import Journal
 from fastpost.recorded import Contents, head
 from fastpost.sources import Batch, Upload
 from fastpost.target import parse
@@ -281,17 +281,3 @@ def test_the_walk_waits_while_the_disk_is_late(path: pathlib.Path, monkeypatch: 
     assert passed.is_set()
     journal.close()
     assert names(path) == ["a"]
-
-
-def test_a_journal_inside_a_source_is_refused(tmp_path: pathlib.Path) -> None:
-    folder = tmp_path / "tree"
-    (folder / "sub").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(folder)
-    (folder / "file").write_text("x")
-    inside = [folder / "journal", folder / "sub" / "journal", tmp_path / "link" / "journal", folder / "file"]
-    for place in inside:
-        with pytest.raises(UsageError, match="put it elsewhere"):
-            check_place(str(place), [str(tmp_path / "other"), str(folder)])
-    with pytest.raises(UsageError, match="put it elsewhere"):
-        check_place(str(folder / "journal"), [str(tmp_path / "link")])
-    check_place(str(tmp_path / "tree.journal"), [str(folder), str(folder / "file")])

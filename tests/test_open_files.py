@@ -25,7 +25,7 @@ print(opened, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/p
 """
 
 
-@pytest.mark.parametrize(("limit", "left"), [(30, 4), (22, 0), (64, 8), (400, 8)])
+@pytest.mark.parametrize(("limit", "left"), [(30, 4), (22, 0), (64, 16), (400, 16)])
 def test_files_leave_descriptors_to_all_else(limit: int, left: int) -> None:
     """What is loaded or connected to in the midst of a run would find none; where there are few, files need them."""
     shell = f'ulimit -n {limit}; exec "$@"'

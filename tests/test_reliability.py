@@ -221,6 +221,18 @@ def test_few_descriptors(tmp_path: Path) -> None:
     assert server.taken() == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_few_descriptors_and_many_connections(tmp_path: Path) -> None:
+    """Connections have all but those that files leave to all else: then files take turns at those."""
+    folder = folder_of(tmp_path, [10] * 200)
+    with HostileServer(lambda line: line.greet()) as server:
+        run = command.upload(
+            *(folder, "--to", server.url, "-c", "50", "--connections", "46"),
+            prefix=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"],
+        )
+    assert run.code == 0, run.report["errors"]
+    assert server.taken() == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 FAULT = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -57,6 +57,7 @@ def test_the_json_has_exactly_the_keys_of_its_schema(tally: Tally) -> None:
             "socket": 0.0,
             "disk": 0.25,
             "server": 0.25,
+            "retry": 0.0,
             "client": 0.0,
         },
         "limited_by": {

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fastpost import sources
 from fastpost._listing import Listing
 from fastpost.errors import FastpostError, FileUnreadable, FileVanished, NotRegularFile, UsageError
-from fastpost.sources import Batch, Rejected, Upload, printable, walk
+from fastpost.sources import Batch, Rejected, Upload, check_place, printable, walk
 
 NOBODY = 65534
 
@@ -539,3 +539,20 @@ def test_printable(name: bytes, shown: str) -> None:
 def test_reprs_name_the_file() -> None:
     assert "name=b'a'" in repr(Upload(b"/x/a", b"a"))
     assert "name=b'a'" in repr(Rejected(b"a", b"/x/a", FileVanished("gone")))
+
+
+def test_what_is_written_inside_a_source_is_refused(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "tree"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "file").write_text("x")
+    inside = [folder / "journal", folder / "sub" / "journal", tmp_path / "link" / "journal", folder / "file"]
+    for place in inside:
+        with pytest.raises(UsageError, match="put it elsewhere"):
+            check_place("--journal", str(place), [str(tmp_path / "other"), str(folder)])
+    with pytest.raises(UsageError, match="put it elsewhere"):
+        check_place("--journal", str(folder / "journal"), [str(tmp_path / "link")])
+    check_place("--journal", str(tmp_path / "tree.journal"), [str(folder), str(folder / "file")])
+    (tmp_path / "hard link").hardlink_to(folder / "file")
+    with pytest.raises(UsageError, match="put it elsewhere"):
+        check_place("--failures", str(tmp_path / "hard link"), [str(folder / "file")])
