@@ -116,7 +116,7 @@ cdef class DataPlane(SendSide):
         return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
 
     cdef bint has_news(self) noexcept:
-        """Who hands out work is to be told now: something went wrong, or the line has but half of what may be in flight.
+        """Who hands out work is to be told now: something went wrong, or in line is but half of what may be in flight.
 
         What went wrong may mean that less is to be begun. The line may be as empty as it is when no more is to be had.
         """

@@ -251,7 +251,8 @@ def _upload(
         from fastpost.open_files import raise_open_files
 
         auto = settings.connections == "auto"
-        raise_open_files(processes - 1, settings.most_connections if auto else int(settings.connections))
+        most = settings.most_connections if auto else int(settings.connections)
+        raise_open_files(processes - 1, most, embedded=to is None)
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
     if dry_run:
         from fastpost.dry_run import list_uploads

@@ -33,6 +33,10 @@ START_TIMEOUT = 30.0
 #: Seconds that it gets to stop. It has a shorter deadline of its own; this one is for a process that doesn't run.
 STOP_TIMEOUT = 6.0
 
+#: What all programs say who have no descriptor left (EMFILE), and the cure.
+_NO_FILES = b"Too many open files"
+_MORE_FILES = "raise the limit (ulimit -n 1024)"
+
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to reach a server that listens everywhere
 
 
@@ -99,7 +103,8 @@ class Ingest:
         try:
             self._start()
         except OSError as error:  # no process, no temporary file
-            raise ServeFailed(f"the embedded server did not start: {error}") from error
+            cure = f": {_MORE_FILES}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            raise ServeFailed(f"the embedded server did not start: {error}{cure}") from error
 
     def _start(self) -> None:
         with contextlib.ExitStack() as stack, _listen(*self._address) as listener:
@@ -207,9 +212,12 @@ def _await_ready(worker: _Worker) -> None:
 
 def _why(said: bytes, worker: _Worker) -> str:
     """Return why the process ended: what it said, else its last line of output, else its exit status."""
+    worker.log.seek(0)
+    printed = worker.log.read()
+    if _NO_FILES in said + printed:
+        return f"{_NO_FILES.decode()}: {_MORE_FILES}"
     if not said:
-        worker.log.seek(0)
-        said = b"".join(worker.log.read().rstrip().splitlines()[-1:])
+        said = b"".join(printed.rstrip().splitlines()[-1:])
     if not said and (status := worker.process.wait()) < 0:
         return f"killed by signal {-status}"
     return said.decode("utf-8", "replace") or f"exit status {worker.process.wait()}"

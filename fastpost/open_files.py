@@ -15,18 +15,21 @@ from fastpost.errors import UsageError
 _NEEDED: Final = 18
 #: Those of each process that shares its work.
 _NEEDED_EACH: Final = 2
+#: Those of the embedded server, beside one for each connection.
+_NEEDED_SERVING: Final = 20
 #: Descriptors that files leave to what is opened in the midst of a run, beside its connections; at most half of what it
 #: does not need.
 _SPARED: Final = 8
 
 
-def raise_open_files(processes: int = 0, connections: int = 8) -> None:
+def raise_open_files(processes: int = 0, connections: int = 8, *, embedded: bool = False) -> None:
     """Raise the limit of open files to what the system lets this process have.
 
     Files leave some to all else, so many `connections` among that (by default those of `auto`): they may be opened when
     files have all the rest.
 
-    Raises UsageError when that is too little for a run, with so many processes beside this one: it would end anywhere.
+    Raises UsageError when that is too little for a run, with so many processes beside this one, or for the embedded
+    server, if there is one: it would end anywhere.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -40,6 +43,11 @@ def raise_open_files(processes: int = 0, connections: int = 8) -> None:
     if beyond < 0:
         raise UsageError(
             f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
+            "raise the limit (ulimit -n 1024)"
+        )
+    if embedded and soft < _NEEDED_SERVING + connections:
+        raise UsageError(
+            f"{soft} open files are too few for the embedded server and {connections} connections: "
             "raise the limit (ulimit -n 1024)"
         )
     spare_descriptors(soft - min(_SPARED + connections, beyond // 2))

@@ -86,9 +86,10 @@ def no_address(target: Target, error: OSError) -> NameNotResolved:
 def no_connection(target: Target, error: OSError) -> ConnectFailed:
     """Return the failure of addresses of which none answers; the error is that of the last one."""
     reason = os.strerror(error.errno) if error.errno else error.strerror or "timed out"
-    return ConnectFailed(
-        f"can't connect to {target.host}:{target.port} ({reason}): check host and port, and that the server is up"
-    )
+    cure = "check host and port, and that the server is up"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        cure = "raise the limit of open files (ulimit -n 1024)"
+    return ConnectFailed(f"can't connect to {target.host}:{target.port} ({reason}): {cure}")
 
 
 def no_answer(where: str, seconds: float, doubt: str) -> ConnectFailed:

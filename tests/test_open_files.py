@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from fastpost import tcp
+from fastpost.target import parse
 
 #: Opens files as a run does until none can be opened any more; prints how many descriptors are left then.
 _USE_ALL = """
@@ -45,3 +50,31 @@ def test_too_few_are_refused() -> None:
     )
     assert "UsageError" in done.stderr
     assert "ulimit -n 1024" in done.stderr
+
+
+def limited(limit: int, *command: str) -> subprocess.CompletedProcess[str]:
+    shell = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", sys.executable, *command]
+    return subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(("limit", "connections", "code"), [(24, "8", 2), (24, "1", 0), (40, "8", 0)])
+def test_the_embedded_server_needs_some_too(tmp_path: Path, limit: int, connections: str, code: int) -> None:
+    """It would end in the midst of the run, and its port would refuse whoever comes."""
+    for number in range(100):
+        (tmp_path / f"{number}").write_bytes(b"%d" % number)
+    done = limited(limit, "-m", "fastpost", "upload", str(tmp_path), "--connections", connections, "-c", "50")
+    assert done.returncode == code, done.stderr
+    assert ("too few for the embedded server" in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("limit", [12, 14])
+def test_a_server_that_has_too_few_says_so(limit: int) -> None:
+    done = limited(limit, "-m", "fastpost", "serve")
+    assert done.returncode
+    assert "raise the limit (ulimit -n 1024)" in done.stderr.splitlines()[-1]
+
+
+def test_a_client_that_has_none_left_to_connect_with_says_so() -> None:
+    failure = tcp.no_connection(parse("http://127.0.0.1:9/"), OSError(errno.EMFILE, "Too many open files"))
+    assert "ulimit -n" in str(failure)
+    assert "check host and port" not in str(failure)
