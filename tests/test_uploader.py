@@ -357,7 +357,7 @@ def test_slow_consumer_holds_the_upload_back(tmp_path: Path) -> None:
         while client.tally.ok <= 4096:
             await asyncio.sleep(0)
         await quiet(5000)
-        assert client.tally.ok <= 4096 + 3 * 50
+        assert client.tally.ok <= 4096 + 8 * 50
         assert walked <= client.tally.ok + 3000
         assert len(server.requests) <= client.tally.ok + 100
         for _ in range(5000):
