@@ -91,7 +91,7 @@ def _connection_window(tally: Tally) -> str:
 def _server(tally: Tally) -> str:
     """More at a time is the cure; where uploads wait for streams as well, not more of them but more connections."""
     told = "the server had every octet and had not answered yet: it is the limit; "
-    if tally.retried + tally.replayed > _FELT * (tally.ok + tally.failed):
+    if tally.retried > _FELT * (tally.ok + tally.failed):
         return f"{told}more uploads at a time are no cure, as it puts some off already"
     if tally.blocked.get("stream_limit", 0.0) > _FELT * sum(tally.blocked.values()):
         allowed = tally.peer.max_concurrent_streams
@@ -163,5 +163,9 @@ _SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {
     "server": lambda _: (
         "the server had every octet and had not answered yet: latency is made of that; how many it takes at most, a "
         "closed loop shows"
+    ),
+    "retry": lambda _: (
+        "nothing could be sent, as what was left waited to be tried again: the server had put it off, or had ended the "
+        "connections; its log says why"
     ),
 }

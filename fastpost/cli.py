@@ -233,6 +233,8 @@ def _upload(
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
     if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
         raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
+    if failures == "":
+        raise UsageError("--failures is given an empty name: name a file (is a shell variable unset?)")
     if failures is not None:
         check_place("--failures", failures, sources)
     if journal is not None:
@@ -251,7 +253,7 @@ def _upload(
         from fastpost.open_files import raise_open_files
 
         auto = settings.connections == "auto"
-        most = settings.most_connections if auto else int(settings.connections)
+        most = min(settings.most_connections if auto else int(settings.connections), settings.concurrency)
         raise_open_files(processes - 1, most, embedded=to is None)
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
     if dry_run:

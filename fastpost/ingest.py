@@ -103,7 +103,7 @@ class Ingest:
         try:
             self._start()
         except OSError as error:  # no process, no temporary file
-            cure = f": {_MORE_FILES}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            cure = f": {_MORE_FILES}" if error.errno == errno.EMFILE else ""
             raise ServeFailed(f"the embedded server did not start: {error}{cure}") from error
 
     def _start(self) -> None:
@@ -204,20 +204,21 @@ def _await_ready(worker: _Worker) -> None:
             f"the embedded server did not start within {START_TIMEOUT:.0f} seconds: is the machine overloaded?"
         ) from None
     if said != b"ready":
-        raise ServeFailed(f"the embedded server did not start: {_why(said, worker)}")
+        raise ServeFailed(f"the embedded server did not start: {_why(said, worker, starting=True)}")
     worker.lifeline.settimeout(None)
     worker.log.seek(0)  # both processes write at one offset
     worker.log.truncate()  # the greeting is of no use to `_why`
 
 
-def _why(said: bytes, worker: _Worker) -> str:
+def _why(said: bytes, worker: _Worker, *, starting: bool = False) -> str:
     """Return why the process ended: what it said, else its last line of output, else its exit status."""
     worker.log.seek(0)
-    printed = worker.log.read()
-    if _NO_FILES in said + printed:
+    printed = worker.log.read().rstrip()
+    last = b"".join(printed.splitlines()[-1:])
+    # Later it may have met that long ago.
+    if _NO_FILES in (said or (printed if starting else last)):
         return f"{_NO_FILES.decode()}: {_MORE_FILES}"
-    if not said:
-        said = b"".join(printed.rstrip().splitlines()[-1:])
+    said = said or last
     if not said and (status := worker.process.wait()) < 0:
         return f"killed by signal {-status}"
     return said.decode("utf-8", "replace") or f"exit status {worker.process.wait()}"

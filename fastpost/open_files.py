@@ -43,12 +43,12 @@ def raise_open_files(processes: int = 0, connections: int = 8, *, embedded: bool
     if beyond < 0:
         raise UsageError(
             f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
-            "raise the limit (ulimit -n 1024)"
+            f"raise the limit (ulimit -n {max(1024, 2 * needed)})"
         )
     if embedded and soft < _NEEDED_SERVING + connections:
         raise UsageError(
             f"{soft} open files are too few for the embedded server and {connections} connections: "
-            "raise the limit (ulimit -n 1024)"
+            f"raise the limit (ulimit -n {max(1024, 2 * connections)})"
         )
     spare_descriptors(soft - min(_SPARED + connections, beyond // 2))
 

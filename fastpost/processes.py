@@ -175,6 +175,8 @@ class _Run:
         self._room_for = 0
         #: So many of those that were welcome are gone before their time.
         self._gone = 0
+        #: So many others are worth having.
+        self._wanted = 0
         #: This process has a connection, or needs none any more: then the others may have theirs.
         self._connected = threading.Event()
         secure = self._target.scheme == "https"
@@ -291,15 +293,15 @@ class _Run:
     async def _look(self) -> None:
         """Now and then: count, and see how many processes are worth having."""
         portions = self._portions
-        wanted = 0
         loop = ThisThread()
         while True:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            wanted = max(wanted, portions.worth(self._cores.idle(), loop.busy()))
+            wanted = max(self._wanted, portions.worth(self._cores.idle(), loop.busy()))
             if portions.is_handed_out:
                 wanted = portions.welcome
+            self._wanted = wanted
             if wanted > portions.welcome:
                 # Where files are set aside for all of them, all will have room soon, or none.
                 self._room_for = (len(self._workers) if portions.sets_aside else wanted) - self._gone
@@ -406,6 +408,7 @@ class _Run:
             case "notice":
                 self._notice(message.text)
             case "stopped" if not self._processes.stopping:
+                one.stopped = True
                 self._notice("one of the processes was told to stop (SIGTERM), by somebody else; the others go on")
             case "done":
                 self._finish(one, message.failure)
@@ -441,6 +444,8 @@ class _Run:
                 self._notice(f"one of the processes has no connection, the others go on: {failure}")
         elif failure is not None:
             self._fail(failure)
+        elif one.stopped:
+            self._take_its_room_back()
         self._leave_out(list(one.given.values()), failure)
 
     def _lose(self, one: Worker) -> None:
@@ -454,7 +459,7 @@ class _Run:
     def _take_its_room_back(self) -> None:
         """One that was to share the work is gone before that is done."""
         self._gone += 1
-        self._have_room_for(self._portions.welcome)
+        self._have_room_for(len(self._workers) if self._portions.sets_aside else self._wanted)
 
     def _leave_out(self, uploads: list[Upload], failure: FastpostError | None) -> None:
         """These were handed to a process that ended without them: stopped, or by its own failure."""

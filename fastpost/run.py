@@ -326,8 +326,9 @@ class Run:
         """Keep a connection busy, in the order of the backlog."""
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
         room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
-        if self._digester is not None:
-            room = max(room - 2 * connection.session.plane.concurrency, 0)  # as the backlog: short
+        plane = connection.session.plane
+        if self._digester is not None:  # a short line, as the backlog is short
+            room = max(room - 2 * min(plane.concurrency, plane.max_concurrent_streams), 0)
         backlog = self._backlog
         if room:
             room = min(room, self._pool.even_part(connection, self._outstanding - self._put_off))
@@ -337,7 +338,7 @@ class Run:
             room -= taken
         if room:
             self._pool.level(connection, room)
-        connection.session.plane.behind = len(backlog)
+        plane.behind = len(backlog)
         self._ask_for_more()
 
     # --- results ----------------------------------------------------------------------------------
@@ -507,14 +508,20 @@ class Run:
     def _note_put_off(self) -> None:
         """Where the time goes: what waits for its retry, or for a new connection, while streams are free for it.
 
-        As it is now, and so since the last look: it changes seldom.
+        A sample: what is so now counts from the last look on, right on average.
         """
         now = time.monotonic()
         elapsed, self._counted_at = now - self._counted_at, now
         planes = [connection.session.plane for connection in self._pool.connections]
-        waiting, ready = len(self._waiting), len(self._backlog)
-        if not planes and self.tally.connections > self._connections_before:
+        live = [plane for plane in planes if not plane.draining]
+        waiting, ready = self._waiting.delayed, len(self._backlog)
+        if self._put_off >= _PUT_OFF_MOST:
+            ready = 0  # it may not begin
+        elif not live and self.tally.connections > self._connections_before:
             waiting, ready = waiting + ready, 0
-        free = self._pool.concurrency - ready - sum(plane.open_streams + plane.waiting for plane in planes)
+        allowed = self._pool.concurrency
+        if live:
+            allowed = min(allowed, sum(min(plane.concurrency, plane.max_concurrent_streams) for plane in live))
+        free = allowed - ready - sum(plane.open_streams + plane.waiting for plane in planes)
         if waiting and free > 0:
             self._pool.note_put_off(elapsed * min(waiting, free))

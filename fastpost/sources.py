@@ -42,20 +42,26 @@ def mtime_ns(status: os.stat_result) -> int:
 
 
 def check_place(option: str, path: str, sources: Iterable[str]) -> None:
-    """Raise UsageError when what an option writes to a file would be uploaded with a source, or take its place."""
+    """Raise UsageError when what an option writes to a file would be uploaded with a source, or take its place.
+
+    A second name (hard link) of a file that lies in a source, or a folder that is mounted twice, is not seen.
+    """
     place = os.path.realpath(path)
-    for source in sources:
+    there = _status(place)
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        return  # a stream or a device, which no walk uploads
+    for source in filter(None, sources):
         folder = os.path.realpath(source)
-        if os.path.commonpath((place, folder)) == folder or _are_one(place, folder):
+        inside = os.path.commonpath((place, folder)) == folder
+        if inside or (there is not None and (found := _status(folder)) is not None and os.path.samestat(there, found)):
             raise UsageError(f"{option} {path} lies in {source} and would be uploaded with it: put it elsewhere")
 
 
-def _are_one(path: str, source: str) -> bool:
-    """Are they two names of one file?"""
+def _status(path: str) -> os.stat_result | None:
     try:
-        return os.path.samefile(path, source)
+        return os.stat(path)
     except OSError:
-        return False
+        return None
 
 
 class Digest(typing.NamedTuple):

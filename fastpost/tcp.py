@@ -87,7 +87,7 @@ def no_connection(target: Target, error: OSError) -> ConnectFailed:
     """Return the failure of addresses of which none answers; the error is that of the last one."""
     reason = os.strerror(error.errno) if error.errno else error.strerror or "timed out"
     cure = "check host and port, and that the server is up"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno == errno.EMFILE:
         cure = "raise the limit of open files (ulimit -n 1024)"
     return ConnectFailed(f"can't connect to {target.host}:{target.port} ({reason}): {cure}")
 

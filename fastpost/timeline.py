@@ -46,7 +46,10 @@ class Row(NamedTuple):
             p99=max(self.p99, later.p99),
             p999=max(self.p999, later.p999),
             max=max(self.max, later.max),
-            blocked={cause: waited + later.blocked.get(cause, 0.0) for cause, waited in self.blocked.items()},
+            blocked={
+                cause: self.blocked.get(cause, 0.0) + later.blocked.get(cause, 0.0)
+                for cause in self.blocked | later.blocked
+            },
         )
 
 

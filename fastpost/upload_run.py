@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 import uvloop
 
 from fastpost import report
-from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError
+from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError, WorkerLost
 from fastpost.signals import EXIT_CODES, signals_taken
 from fastpost.uploader import Uploader
 
@@ -186,7 +186,8 @@ class UploadRun:
 
     def _failed(self, result: Attempt, failure: FastpostError) -> None:
         upload = result.upload
-        attempts = (result.started > 0) + result.retried + result.replayed
+        tried = result.started > 0 or isinstance(failure, WorkerLost)  # of those nothing is known
+        attempts = tried + result.retried + result.replayed
         self._tell_failure(upload.name, upload.file, failure, result.status, attempts)
 
     def _sized(self, batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:

@@ -46,6 +46,11 @@ class Waiting:
         """Return how many wait."""
         return len(self._delayed) + len(self._digesting)
 
+    @property
+    def delayed(self) -> int:
+        """How many of them wait for the time of their retry."""
+        return len(self._delayed)
+
     def delay(self, attempt: Attempt, seconds: float) -> None:
         """Let an attempt wait so many seconds."""
 

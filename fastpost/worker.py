@@ -114,6 +114,9 @@ def work(asks: socket.socket, told: IO[bytes]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the parent
     portions = asks.makefile("rb")
     orders: Orders = pickle.load(portions)
+    connections = orders.settings.connections
+    with contextlib.suppress(UsageError, OSError):  # the parent has told it of its own
+        raise_open_files(connections=orders.settings.most_connections if connections == "auto" else connections)
     worker = _Worker(orders, asks, portions, told)
     try:
         uvloop.run(worker.run())
@@ -124,8 +127,6 @@ def work(asks: socket.socket, told: IO[bytes]) -> None:
 def main() -> NoReturn:
     """Be a worker that was started from nothing: it asks on its standard input, and tells on its standard output."""
     spare_running()
-    with contextlib.suppress(UsageError):  # the parent has seen to it
-        raise_open_files()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         work(socket.socket(fileno=0), os.fdopen(1, "wb"))
     os._exit(0)

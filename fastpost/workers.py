@@ -30,6 +30,7 @@ class Worker(forks.Other):
         counts: the last cut of its tally.
         given: the uploads that it has and has not told the end of, by number.
         done: it has told all.
+        stopped: somebody else has told it to stop.
     """
 
     def __init__(self, orders: Orders) -> None:
@@ -37,6 +38,7 @@ class Worker(forks.Other):
         self.counts = Tally()
         self.given: dict[int, Upload] = {}
         self.done = False
+        self.stopped = False
         self._orders = orders
         #: It asks here with an octet, and is sent its orders and portions.
         self._asks: socket.socket | None = None

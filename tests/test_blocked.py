@@ -202,6 +202,44 @@ def test_what_waits_to_be_tried_again(tmp_path: Path) -> None:
     assert "its log says why" in _sentence(tally)
 
 
+def test_what_waits_although_no_more_may_begin(tmp_path: Path) -> None:
+    """More than a thousand are put off: what is still in line may not begin, and is no reason to say that it could."""
+    (file,) = files(tmp_path, 1)
+    uploads = [Upload(file.file, b"%06d" % number, 100) for number in range(2000)]
+
+    class Later(Script):
+        def __init__(self) -> None:
+            self.put_off: set[str] = set()
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            if request.path in self.put_off:
+                peer.answer(request, 201)
+            else:
+                self.put_off.add(request.path)
+                peer.answer(request, 503, retry_after="2")
+
+    with Server(Later()) as server:
+        tally = upload(server.url, uploads, concurrency=50)
+    verdict = causes.verdict(tally)
+    assert verdict is not None
+    assert verdict.cause == "retry", causes.split(tally)
+
+
+def test_only_streams_that_the_server_allows_are_free(tmp_path: Path) -> None:
+    class Later(Script):
+        def __init__(self) -> None:
+            self.put_off: set[str] = set()
+
+        def completed(self, peer: Peer, request: Request) -> None:
+            again = request.path in self.put_off
+            self.put_off.add(request.path)
+            peer.answer(request, 201 if again else 503, retry_after="1")
+
+    with Server(Later(), max_concurrent_streams=5) as server:
+        tally = upload(server.url, files(tmp_path, 30), concurrency=20)
+    assert 0 < causes.split(tally)["retry"] <= 5 * (tally.finished - tally.started)
+
+
 def test_what_waits_for_a_new_connection(tmp_path: Path) -> None:
     """The server ends each one after some answers, and the next one comes late."""
 

@@ -324,6 +324,12 @@ def test_a_failures_file_takes_no_place_of_what_is_uploaded(tree: pathlib.Path, 
     assert (tree / "a.txt").read_text() == before
 
 
+def test_a_failures_file_without_a_name_is_refused(tree: pathlib.Path) -> None:
+    result = upload(tree, "--failures", "")
+    assert result.exit_code == 2
+    assert "--failures is given an empty name" in result.stderr
+
+
 def test_a_failures_file_that_cannot_be_made_is_an_error_before_anything_is_sent(tree: pathlib.Path) -> None:
     result = upload(tree, "--failures", tree / "no" / "such" / "folder")
     assert result.exit_code == 2

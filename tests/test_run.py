@@ -101,6 +101,17 @@ def test_concurrency_is_a_limit_over_all_connections(
     assert server.bodies() == contents(uploads)
 
 
+@pytest.mark.parametrize("streams", [1, 4, 5, 6])
+def test_few_streams_are_kept_busy_with_digests_too(tmp_path: Path, streams: int) -> None:
+    """Which are to be computed shortly before: the line is short then, but never empty."""
+    uploads = files(tmp_path, 60)
+    script = Counting()
+    with Server(script, max_concurrent_streams=streams) as server:
+        drive(run(server.url, uploads, concurrency=10, digest="sha-256"))
+    assert script.most == streams
+    assert server.bodies() == contents(uploads)
+
+
 class Together(Script):
     """Answers nothing before all of its connections are there."""
 

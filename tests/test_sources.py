@@ -556,3 +556,5 @@ def test_what_is_written_inside_a_source_is_refused(tmp_path: pathlib.Path) -> N
     (tmp_path / "hard link").hardlink_to(folder / "file")
     with pytest.raises(UsageError, match="put it elsewhere"):
         check_place("--failures", str(tmp_path / "hard link"), [str(folder / "file")])
+    check_place("--failures", os.devnull, ["/", "/dev"])  # a device is not uploaded
+    check_place("--failures", str(tmp_path / "new"), [""])  # which is told of elsewhere

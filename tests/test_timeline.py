@@ -33,3 +33,8 @@ def test_nothing_is_lost_and_memory_is_bounded(seconds: int) -> None:
 def test_the_worst_second_stands_for_what_was_joined() -> None:
     joined = row(0, p99=3.0).plus(row(1, p99=70.0)).plus(row(2))
     assert (joined.at, joined.seconds, joined.p99, joined.max) == (0.0, 3.0, 70.0, 70.0)
+
+
+def test_a_cause_that_comes_later_is_not_lost() -> None:
+    early, late = row(0), row(1)._replace(blocked={"server": 0.25, "retry": 0.75})
+    assert early.plus(late).blocked == {"server": 0.5, "socket": 0.5, "retry": 0.75}

@@ -181,10 +181,22 @@ def test_one_that_joined_and_is_killed_is_told_and_its_files_fail_by_name(
     assert b"killed by SIGKILL" in err
     report = json.loads(out)
     records = [json.loads(line) for line in failures.read_text().splitlines()]
-    assert {record["error"] for record in records} == {"WorkerLost"}
+    assert {(record["error"], record["attempts"]) for record in records} == {("WorkerLost", 1)}
     assert report["files"]["failed"] == len({record["name"] for record in records}) > 0
     assert report["files"]["ok"] + len(records) == report["files"]["total"] == 5000
     assert report["connections"] == 3, "the one that was left to it is opened again; its own was not told yet"
+
+
+def test_one_that_joined_and_is_told_to_stop_leaves_its_room(tmp_path: Path) -> None:
+    with joined(tmp_path) as (process, script):
+        assert script.held.wait(20)
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGTERM)
+        script.go_on.set()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode in (0, 1), err
+    assert b"told to stop (SIGTERM), by somebody else" in err
+    assert json.loads(out)["connections"] == 4, "two, that of the second process, and the one that was left to it again"
 
 
 def test_one_that_joined_stops_with_the_run(tmp_path: Path) -> None:
@@ -288,12 +300,14 @@ def test_the_files_of_those_that_get_no_connection_are_for_the_others(
     assert run.told("one of the processes has no connection")
 
 
-def test_failures_are_named_and_written_whichever_process_had_them(folder: Path, tmp_path: Path) -> None:
+def test_failures_are_named_and_written_whichever_process_had_them(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     class Refusing(Script):
         def completed(self, peer: Peer, request: Request) -> None:
             peer.answer(request, 403 if request.path.endswith("5.bin") else 201, b"not you")
 
-    failures = tmp_path / "failures.ndjson"
+    failures = tmp_path_factory.mktemp("failures") / "failures.ndjson"
     with ScriptedServer(Refusing()) as server:
         run = command.upload(
             folder, "--to", server.url, "--processes", "2", "--failures", failures, code=command.SPREAD
