@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at what was done and at the cores.
 _LOOK: Final = 0.1
+#: Seconds that a run has lasted before a process is begun for files that are not set aside: to start one costs a tenth
+#: of a second, a twentieth of that. How long the run will last nobody knows; what lasted so long will for some time.
+_LASTS: Final = 2.0
 #: Octets of a stream's window from which one connection does as much as two: with smaller ones each waits for credit,
 #: and to leave one to somebody who may not come costs more than he could bring.
 _LARGE: Final = 2**20
@@ -298,7 +301,9 @@ class _Run:
             await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            wanted = max(self._wanted, portions.worth(self._cores.idle(), loop.busy()))
+            lasts = portions.sets_aside or time.monotonic() - self._tally.started >= _LASTS
+            worth = portions.worth(self._cores.idle(), loop.busy())
+            wanted = max(self._wanted, worth) if lasts else portions.welcome
             if portions.is_handed_out:
                 wanted = portions.welcome
             self._wanted = wanted

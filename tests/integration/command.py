@@ -18,6 +18,7 @@ from fastpost import cores, portions, processes
 cores.Cores.idle = lambda self: 9.0
 portions._BUSY = 0
 processes._LOOK = 0.01
+processes._LASTS = 0
 processes._LARGE = 0
 portions.set_aside = lambda uploads, processes, *, secure: len(uploads) - -(-len(uploads) // processes)
 """

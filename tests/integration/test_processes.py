@@ -94,7 +94,10 @@ def test_concurrency_and_connections_are_those_of_all_together(folder: Path) -> 
 
 
 #: A machine with an idle core and a first process that is busy, whatever else runs on it.
-IDLE = "from fastpost import cli, cores, portions; cores.Cores.idle = lambda self: 1.0; portions._BUSY = 0; cli.main()"
+IDLE = (
+    "from fastpost import cli, cores, portions, processes; "
+    "cores.Cores.idle = lambda self: 1.0; portions._BUSY = processes._LASTS = 0; cli.main()"
+)
 
 
 def test_small_files_are_shared_once_cores_are_seen_to_be_idle(tmp_path: Path) -> None:
