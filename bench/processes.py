@@ -22,7 +22,7 @@ LOSES: Final = 1.05
 #: What is a gain beyond the noise.
 GAINS: Final = 0.95
 #: A server that used less than this many cores while one process sent leaves one free: most of the second one.
-FREE: Final = 0.5
+FREE: Final = 0.25
 _SETS: Final = {
     "4 KiB": (sets.SMALL, False),
     "256 KiB": (sets.MEDIUM, False),
