@@ -17,8 +17,9 @@ def run(wall: float) -> Run:
     [
         ("4 KiB", 0.5, 1.04, "does not lose"),
         ("4 KiB", 0.5, 1.06, "**LOSES**"),
-        ("256 MiB, TLS", 0.4, 0.8, "gains"),
-        ("256 MiB, TLS", 0.4, 0.99, "**GAINS NOTHING**"),
+        ("256 MiB, TLS", 0.2, 0.8, "gains"),
+        ("256 MiB, TLS", 0.2, 0.99, "**GAINS NOTHING**"),
+        ("256 MiB, TLS", 0.4, 0.99, "does not lose"),
         ("256 MiB, TLS", 0.7, 1.0, "does not lose"),
         ("256 MiB, TLS", 0.7, 2.0, "**LOSES**"),
     ],
