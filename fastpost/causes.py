@@ -141,6 +141,10 @@ def _octets(count: int) -> str:
     return f"{count} octets"
 
 
+_PUT_OFF: Final = (
+    "nothing could be sent, as what was left waited to be tried again: the server had put it off, or had ended the "
+    "connections; its log says why"
+)
 _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
     "stream_limit": _stream_limit,
     "stream_window": _stream_window,
@@ -152,10 +156,7 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
         "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster"
     ),
     "server": _server,
-    "retry": lambda _: (
-        "nothing could be sent, as what was left waited to be tried again: the server had put it off, or had ended the "
-        "connections; its log says why, and fewer uploads at a time (--concurrency) may spare it"
-    ),
+    "retry": lambda _: f"{_PUT_OFF}, and fewer uploads at a time (--concurrency) may spare it",
 }
 #: What is another sentence of uploads that begin by the clock: more of them at a time are no cure.
 _SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {
@@ -164,8 +165,5 @@ _SCHEDULED: Final[dict[str, Callable[[Tally], str]]] = {
         "the server had every octet and had not answered yet: latency is made of that; how many it takes at most, a "
         "closed loop shows"
     ),
-    "retry": lambda _: (
-        "nothing could be sent, as what was left waited to be tried again: the server had put it off, or had ended the "
-        "connections; its log says why"
-    ),
+    "retry": lambda _: _PUT_OFF,
 }

@@ -227,16 +227,12 @@ def _upload(
     **network: Any,
 ) -> int:
     from fastpost.config import Settings
-    from fastpost.sources import check_place, walk
+    from fastpost.sources import walk
 
     if to is None and (unset := [name for name in _TARGETS if os.environ.get(name) == ""]):
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
-    if failures is not None and not os.path.isdir(os.path.dirname(failures) or "."):
-        raise UsageError(f"--failures {_shown(failures)}: its folder doesn't exist: make it, or name another file")
-    if failures == "":
-        raise UsageError("--failures is given an empty name: name a file (is a shell variable unset?)")
     if failures is not None:
-        check_place("--failures", failures, sources)
+        _check_file("--failures", failures, sources)
     if journal is not None:
         _check_journal(journal, to, sources, failures)
     out, err = _outlets()
@@ -300,16 +296,22 @@ def _path(name: str | None) -> pathlib.Path | None:
 
 def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failures: str | None) -> None:
     from fastpost.journal import check_alone
-    from fastpost.sources import check_place
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
-    if not journal:
-        raise UsageError("--journal is given an empty name: name a file (is a shell variable unset?)")
-    if not os.path.isdir(os.path.dirname(journal) or "."):
-        raise UsageError(f"--journal {_shown(journal)}: its folder doesn't exist: make it, or name another file")
-    check_place("--journal", journal, sources)
+    _check_file("--journal", journal, sources)
     check_alone(journal, failures)
+
+
+def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
+    """Raise UsageError when an option's file can't be made there, or would be in the way of what is uploaded."""
+    from fastpost.sources import check_place
+
+    if not path:
+        raise UsageError(f"{option} is given an empty name: name a file (is a shell variable unset?)")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise UsageError(f"{option} {_shown(path)}: its folder doesn't exist: make it, or name another file")
+    check_place(option, path, sources)
 
 
 @main.group()

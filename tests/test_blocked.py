@@ -180,21 +180,22 @@ def test_disk(tmp_path: Path, disk: str) -> None:
     assert run.report["limited_by"]["cause"] == "disk"
 
 
+class Later(Script):
+    """Puts each file off once, for so many seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+        self._put_off: set[str] = set()
+
+    def completed(self, peer: Peer, request: Request) -> None:
+        again = request.path in self._put_off
+        self._put_off.add(request.path)
+        peer.answer(request, 201) if again else peer.answer(request, 503, retry_after=str(self._seconds))
+
+
 def test_what_waits_to_be_tried_again(tmp_path: Path) -> None:
     """Streams are free and nothing is in flight: what the server put off is the limit, however fast it answers."""
-
-    class Later(Script):
-        def __init__(self) -> None:
-            self.put_off: set[str] = set()
-
-        def completed(self, peer: Peer, request: Request) -> None:
-            if request.path in self.put_off:
-                peer.answer(request, 201)
-            else:
-                self.put_off.add(request.path)
-                peer.answer(request, 503, retry_after="1")
-
-    with Server(Later()) as server:
+    with Server(Later(1)) as server:
         tally = upload(server.url, files(tmp_path, 60), concurrency=20)
     named(tally, "retry")
     assert tally.retried == 60
@@ -207,18 +208,7 @@ def test_what_waits_although_no_more_may_begin(tmp_path: Path) -> None:
     (file,) = files(tmp_path, 1)
     uploads = [Upload(file.file, b"%06d" % number, 100) for number in range(2000)]
 
-    class Later(Script):
-        def __init__(self) -> None:
-            self.put_off: set[str] = set()
-
-        def completed(self, peer: Peer, request: Request) -> None:
-            if request.path in self.put_off:
-                peer.answer(request, 201)
-            else:
-                self.put_off.add(request.path)
-                peer.answer(request, 503, retry_after="2")
-
-    with Server(Later()) as server:
+    with Server(Later(2)) as server:
         tally = upload(server.url, uploads, concurrency=50)
     verdict = causes.verdict(tally)
     assert verdict is not None
@@ -226,16 +216,7 @@ def test_what_waits_although_no_more_may_begin(tmp_path: Path) -> None:
 
 
 def test_only_streams_that_the_server_allows_are_free(tmp_path: Path) -> None:
-    class Later(Script):
-        def __init__(self) -> None:
-            self.put_off: set[str] = set()
-
-        def completed(self, peer: Peer, request: Request) -> None:
-            again = request.path in self.put_off
-            self.put_off.add(request.path)
-            peer.answer(request, 201 if again else 503, retry_after="1")
-
-    with Server(Later(), max_concurrent_streams=5) as server:
+    with Server(Later(1), max_concurrent_streams=5) as server:
         tally = upload(server.url, files(tmp_path, 30), concurrency=20)
     assert 0 < causes.split(tally)["retry"] <= 5 * (tally.finished - tally.started)
 
