@@ -3,6 +3,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from fastpost._folder cimport Folder
+
 
 # A mapped window of a file. It lives as long as its source or any slice in a gather list needs it.
 cdef struct Mapping:
@@ -22,28 +24,12 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil
 
 
 cdef enum:
-    # Longest path that one system call takes, with its closing NUL.
-    PATH_MAX = 4096
     # What takes longer (µs), asleep, had to wait for a disk or for who serves the files, where nothing else tells.
     SLOW_UNASKED = 200
 
-cdef int first_spared() noexcept nogil
 cdef int64_t now_us() noexcept nogil
 # How often this thread has given its processor away by itself, to wait for something.
 cdef long slept() noexcept nogil
-
-
-# Where files were last opened: the next ones of the same folder are opened relative to it.
-cdef class Folder:
-    cdef int _fd
-    # Files in a row that were opened from it by their whole path.
-    cdef int _opened
-    cdef size_t _length
-    cdef char[PATH_MAX] _path
-
-    cdef int open_file(self, const char* path, int flags) noexcept
-    cdef bint _holds(self, const char* path, size_t length) noexcept
-    cdef void close(self) noexcept
 
 
 cdef class Source:

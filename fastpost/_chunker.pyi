@@ -1,11 +1,8 @@
 from typing import final
 
-def live_objects() -> tuple[int, int]: ...
-def spare_descriptors(first: int) -> None: ...
+from fastpost._folder import Folder
 
-@final
-class Folder:
-    def shut(self) -> None: ...
+def live_objects() -> tuple[int, int]: ...
 
 @final
 class Source:

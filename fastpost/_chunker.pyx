@@ -14,22 +14,19 @@ A source knows offsets and limits, never stream ids. It has one position: `offse
 
 cimport cython
 from libc.errno cimport EINTR, EINVAL, EISDIR, EMFILE, ENODEV, ENOSYS, EOPNOTSUPP, errno
-from libc.limits cimport INT_MAX
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy, strrchr
+from libc.string cimport memcpy
+
+from fastpost._folder cimport Folder, first_spared, live_folders
 
 cdef extern from "<fcntl.h>" nogil:
-    int c_open "open"(const char* path, int flags)
-    int openat(int folder, const char* path, int flags)
     int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)
     int O_RDONLY
     int O_CLOEXEC
     int O_NOCTTY
     int O_NONBLOCK
     int O_NOFOLLOW
-    int O_DIRECTORY
-    int O_PATH
     int POSIX_FADV_WILLNEED
 
 cdef extern from "<unistd.h>" nogil:
@@ -78,8 +75,6 @@ cdef extern from "<sys/mman.h>" nogil:
 # A window's pages count as resident, so it bounds memory: 50 large files in flight map 100 MiB at most.
 cdef int64_t _WINDOW = 2 * 1024 * 1024
 cdef int64_t _PAGE_MASK = 4096 - 1
-# Files of one folder in a row that would have paid for its descriptor by now.
-cdef int _WORTH = 6
 # Whole seconds whose nanoseconds 64 bits can count.
 cdef int64_t _MOST_SECONDS = 9223372036
 
@@ -90,33 +85,14 @@ cdef int64_t _SLOW = 50
 # False once a file system could not tell what is cached.
 cdef bint _asks_cache = True
 
-# Files of uploads get no descriptor with a number from here on: what else the process opens finds one.
-cdef int _first_spared = INT_MAX
-
 # What is open now; a test asserts that all are 0 after every run.
 cdef int _live_sources = 0
-cdef int _live_folders = 0
 cdef int _live_mappings = 0
 
 
 def live_objects() -> tuple:
     """Return (open sources and folders, live mappings): both 0 when nothing leaked."""
-    return _live_sources + _live_folders, _live_mappings
-
-
-def spare_descriptors(int first) -> None:
-    """Open no file of an upload with a descriptor of this number or a larger one: as if none were left (EMFILE).
-
-    What is loaded, resolved or connected to in the midst of a run needs one as well, and would end the run. Only where
-    no other file is open that rule is broken: that one is what the run is for. Holds for the whole process.
-    """
-    global _first_spared
-    _first_spared = first
-
-
-cdef int first_spared() noexcept nogil:
-    """The first of the descriptors that files leave to all else."""
-    return _first_spared
+    return _live_sources + live_folders(), _live_mappings
 
 
 cdef Mapping* hold_mapping(void* address, size_t length, int64_t offset) noexcept nogil:
@@ -173,75 +149,6 @@ cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
 
 
 @cython.final
-cdef class Folder:
-    """The folder that files were last opened from: its next ones are found without walking down the whole path again.
-
-    Seven folders deep that walk is 0.3 of the 2.3 µs of open(2) and close(2), and a descriptor of the folder costs 2.0:
-    so it is opened once _WORTH files in a row came from there. A folder that is renamed meanwhile stays the one that
-    was walked.
-    """
-
-    def __cinit__(self):
-        self._fd = -1
-        self._opened = 0
-        self._length = 0
-
-    def __dealloc__(self):
-        self.close()
-
-    cdef int open_file(self, const char* path, int flags) noexcept:
-        """As open(2): returns a descriptor, or -1 with errno set."""
-        global _live_folders
-        cdef const char* slash = strrchr(path, b"/")
-        cdef int fd
-        if slash == NULL or slash[1] == 0 or not self._holds(path, slash - path + 1):
-            return c_open(path, flags)
-        if self._fd < 0:
-            self._opened += 1
-            if self._opened < _WORTH:
-                return c_open(path, flags)
-            self._fd = c_open(self._path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-            if self._fd >= 0:
-                _live_folders += 1
-            if not 0 <= self._fd < _first_spared:
-                self.close()
-                return c_open(path, flags)
-        fd = openat(self._fd, slash + 1, flags)
-        if 0 <= fd < _first_spared:
-            return fd
-        # Another folder may have its name by now; or its own descriptor is the one too many.
-        if fd >= 0:
-            c_close(fd)
-        self.close()
-        return c_open(path, flags)
-
-    cdef bint _holds(self, const char* path, size_t length) noexcept:
-        """True when `path` begins with this folder (`length` octets with the slash); else it is the folder now."""
-        if length == self._length and memcmp(path, self._path, length) == 0:
-            return True
-        self.close()
-        if length < PATH_MAX:
-            memcpy(self._path, path, length)
-            self._path[length] = 0
-            self._length = length
-            self._opened = 1
-        return False
-
-    cdef void close(self) noexcept:
-        """Give the descriptor back, and forget the folder."""
-        global _live_folders
-        self._length = 0
-        if self._fd >= 0:
-            c_close(self._fd)
-            self._fd = -1
-            _live_folders -= 1
-
-    def shut(self) -> None:
-        """Close it, for tests; twice is fine."""
-        self.close()
-
-
-@cython.final
 @cython.freelist(64)
 cdef class Source:
     """One regular file, open for reading from `offset` to `size` (octets, as of opening)."""
@@ -279,7 +186,7 @@ cdef class Source:
         if self._fd < 0:
             return errno
         _live_sources += 1
-        if self._fd >= _first_spared and _live_sources > 1:
+        if self._fd >= first_spared() and _live_sources > 1:
             self.close()
             return EMFILE
         if fstat(self._fd, &status) != 0:

@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from fastpost._chunker cimport first_spared
+from fastpost._folder cimport first_spared
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t

@@ -4,7 +4,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from fastpost._chunker cimport Folder
+from fastpost._folder cimport Folder
 from fastpost._gather cimport GatherList
 from fastpost._readahead cimport ReadAhead
 from fastpost._table cimport Attempt

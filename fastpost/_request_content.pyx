@@ -9,7 +9,8 @@ cimport cython
 from libc.errno cimport EIO, EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastpost._chunker cimport SLOW_UNASKED, Folder, Mapping, Source, now_us, slept
+from fastpost._chunker cimport SLOW_UNASKED, Mapping, Source, now_us, slept
+from fastpost._folder cimport Folder
 from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
 from fastpost._gather cimport GatherList
 from fastpost._readahead cimport IN_VAIN, PAID, ReadAhead

@@ -1,69 +1,16 @@
 # cython: language_level=3
 """C interface of the send side."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t
 
-from fastpost._blocked cimport BlockedTime
-from fastpost._connection_window cimport ConnectionWindow
-from fastpost._control_frames cimport ControlFrames
-from fastpost._delivery cimport Delivery
-from fastpost._gather cimport GatherList
-from fastpost._line cimport Line
-from fastpost._request_content cimport RequestContent
-from fastpost._request_headers cimport RequestHeaders
-from fastpost._scheduler cimport Scheduler
-from fastpost._table cimport Attempt, StreamTable
+from fastpost._open_streams cimport OpenStreams
+from fastpost._table cimport Attempt
 
 
-cdef class SendSide:
-    # Parts, each owner of its state.
-    cdef RequestHeaders _headers
-    cdef RequestContent _content
-    cdef ControlFrames _control
-    cdef Scheduler _scheduler
-    cdef StreamTable _table
-    cdef readonly GatherList gather
-    cdef readonly BlockedTime blocked
-    cdef readonly Delivery delivery
-    cdef readonly ConnectionWindow window
-    # Work: not started, ended and not yet taken, waiting for its slices to leave.
-    cdef Line _line
-    cdef list _finished
-    # One of those that ended has failed.
-    cdef bint _failed
-    cdef list _parked
-    # How it was asked to work.
-    cdef readonly int64_t concurrency
-    # Attempts that come when there is room for them.
-    cdef public int64_t behind
-    # Begin no stream whose octets could not go soon: what has a stream can't move to another connection.
-    cdef public int64_t windows_ahead
-    cdef int64_t _gather_limit
-    # A read of this tick had to wait for the disk.
-    cdef readonly bint cold
-    # The next file could not be opened: no descriptor was free.
-    cdef readonly bint out_of_files
-    # How often that happened.
-    cdef readonly int64_t failed_opens
-    # The peer's settings and the send side of the connection.
-    cdef bint _settled
-    cdef int64_t _initial_window_size
-    cdef readonly int64_t max_frame_size
-    cdef readonly int64_t max_concurrent_streams
-    cdef readonly int64_t largest_stream_window
-    cdef uint32_t _first_stream_id
-    cdef uint32_t _next_stream_id
-    # What the connection reports.
-    cdef readonly bint draining
-    # A connection error: no DATA any more.
-    cdef bint _stopped
-
-    cdef int _credit_connection(self, int64_t octets) except -1
+cdef class SendSide(OpenStreams):
     cdef bint _fill(self, double now) except -1
     cdef int send_lists(self, int fd, double now, int lists) except? -1
     cdef Py_ssize_t _send(self, int fd, double now) except? -1
-    cpdef void split_time(self, double now) noexcept
-    cdef int64_t _starved(self) noexcept
     cdef bint _open_timed(self, double now) except -1
     cdef bint _start(self, double now) except -1
     cdef bint may_prepare(self) noexcept
@@ -76,5 +23,3 @@ cdef class SendSide:
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept
-    cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1
-    cdef int _close(self, Attempt attempt, object failure, double now) except -1

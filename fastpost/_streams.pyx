@@ -7,7 +7,7 @@ time is an argument (monotonic seconds). Frames of stream 0 other than WINDOW_UP
 `control_received`, in their place in the order of arrival. Uploads go in by `submit`, many in one call; ended
 attempts come out by `take_finished`, many in one call. No Python code runs per frame.
 
-This module is the receive side; `_sending` is the other half of the same object.
+This module is the receive side; `_sending` is what leaves, `_open_streams` what both have: one object.
 """
 
 cimport cython

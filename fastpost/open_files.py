@@ -8,7 +8,7 @@ import os
 import resource
 from typing import Final
 
-from fastpost._chunker import spare_descriptors
+from fastpost._folder import spare_descriptors
 from fastpost.errors import UsageError
 
 #: Descriptors that a run opens beside its files' own, with all options: modules, loop, connection, walk, journal.

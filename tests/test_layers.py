@@ -26,7 +26,8 @@ ARROWS = {
     "_field_validity": "",
     "_hpack_decoder": "_field_validity _hpack_tables errors",
     "_scheduler": "",  # counts of octets, neither bytes nor files
-    "_chunker": "errors",  # limits, no stream ids
+    "_folder": "",
+    "_chunker": "_folder errors",  # limits, no stream ids
     "_payload": "_chunker",
     "_gather": "_chunker",
     "_frames": "errors",
@@ -36,17 +37,18 @@ ARROWS = {
     "_table": "_chunker _payload _listing _labels errors",
     "_meter": "_table",
     "_alarm": "",
-    "_readahead": "_chunker",
+    "_readahead": "_folder",
     "_patience": "",
     "_blocked": "",
     "_connection_window": "_frames errors",
     "_delivery": "_table",
     "_control_frames": "_frames _gather",
     "_request_headers": "_hpack_encoder _gather _frames _table",
-    "_request_content": "_chunker _readahead _gather _frames _table errors",
+    "_request_content": "_folder _chunker _readahead _gather _frames _table errors",
     "_line": "_request_content _table",
-    "_sending": "_blocked _connection_window _control_frames _delivery _request_headers _request_content _line "
+    "_open_streams": "_blocked _connection_window _control_frames _delivery _request_headers _request_content _line "
     "_hpack_encoder _scheduler _gather _frames _table errors",
+    "_sending": "_open_streams _request_content _scheduler _frames _table",
     "_streams": "_sending _hpack_encoder _hpack_decoder _frames _table errors",
     "_wire": "_patience _streams",
     "session": f"{DATA_PLANE} errors config",
@@ -67,7 +69,7 @@ ARROWS = {
     "run": "waiting redirects pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "collector": "",
-    "open_files": "_chunker errors",
+    "open_files": "_folder errors",
     "worker": "collector open_files uploader _table sources tally errors config",
     "cores": "",
     "forks": "config",
