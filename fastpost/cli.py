@@ -1,4 +1,4 @@
-"""The command line: click commands, and what a process has: standard streams, environment, exit codes.
+"""The command line: click commands; options in, runs out.
 
 Only click is loaded here; each command loads what it needs, so that --version and --help answer at once.
 """
@@ -6,24 +6,22 @@ Only click is loaded here; each command loads what it needs, so that --version a
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
-import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from fastpost import __version__
+from fastpost.cli_process import Terminated, outcome, outlets, say, shown, traced
 from fastpost.cli_types import Field, NumberOr, Token, fields
 from fastpost.collector import spare_running
-from fastpost.errors import Exit, FastpostError, NothingMatched, UsageError
+from fastpost.errors import Exit, NothingMatched, UsageError
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from fastpost.outlet import Outlet
     from fastpost.sources import Batch
@@ -33,14 +31,8 @@ _READABLE: Final = click.Path(exists=True, dir_okay=False)
 _MEASURING: Final = ("bench", "compare", "probe")
 #: Variables that stand for --to.
 _TARGETS: Final = ("FASTPOST_UPLOAD_TO", "FASTPOST_URL")
-#: What standard output is called in an error.
-_OUT: Final = "standard output"
 #: Largest part of a response body that --show-response prints, in octets.
 _BODY_SHOWN: Final = 64 * 1024
-
-
-class _Terminated(BaseException):
-    """SIGTERM, while no loop takes it."""
 
 
 class _Commands(click.Group):
@@ -60,7 +52,7 @@ class _Commands(click.Group):
         )
         if not standalone_mode:
             return run()
-        sys.exit(_outcome(run))
+        sys.exit(outcome(run))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -72,7 +64,6 @@ class _Commands(click.Group):
             return super().get_command(ctx, cmd_name)
         from fastpost import cli_bench
 
-        ctx.obj = cli_bench.Process(_outlets, _traced)
         return cli_bench.command(cmd_name, upload.params)
 
 
@@ -93,7 +84,7 @@ def main(ctx: click.Context) -> None:
     5 a threshold of bench or compare missed, 130 or 143 interrupted.
     """
     if ctx.invoked_subcommand is None:
-        _outlets()[1].write(f"{ctx.get_help()}\n")
+        outlets()[1].write(f"{ctx.get_help()}\n")
         ctx.exit(Exit.USAGE)
 
 
@@ -203,7 +194,7 @@ def upload(verbose: int, quiet: bool, **options: Any) -> int:
     SOURCE is a file or a folder; "fastpost upload photos --to https://store.example/dav/" stores photos/a/b.jpg as
     /dav/a/b.jpg.
     """
-    with _traced(verbose):
+    with traced(verbose):
         return _upload(verbose=verbose, quiet=quiet, **options)
 
 
@@ -235,7 +226,7 @@ def _upload(
         _check_file("--failures", failures, sources)
     if journal is not None:
         _check_journal(journal, to, sources, failures)
-    out, err = _outlets()
+    out, err = outlets()
     for name in ("cacert", "cert", "key"):
         network[name] = _path(network[name])
     settings = Settings(
@@ -256,7 +247,7 @@ def _upload(
         from fastpost.dry_run import list_uploads
 
         if to is None:
-            _say(err, "no --to: the files would go to an embedded server on loopback, on a port chosen then")
+            say(err, "no --to: the files would go to an embedded server on loopback, on a port chosen then")
         return list_uploads(batches, settings, out, err, journal=journal, as_json=output_format == "json")
 
     from fastpost.upload_run import Display, UploadRun
@@ -310,7 +301,7 @@ def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
     if not path:
         raise UsageError(f"{option} is given an empty name: name a file (is a shell variable unset?)")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise UsageError(f"{option} {_shown(path)}: its folder doesn't exist: make it, or name another file")
+        raise UsageError(f"{option} {shown(path)}: its folder doesn't exist: make it, or name another file")
     check_place(option, path, sources)
 
 
@@ -330,8 +321,8 @@ def show(file: str, listed: bool, output_format: str, verbose: int) -> int:
     """Say what a journal holds: its target, and how many files are uploaded. Nothing is changed."""
     from fastpost.journal_show import show_journal
 
-    with _traced(verbose):
-        return show_journal(file, _outlets()[0], listed=listed, as_json=output_format == "json")
+    with traced(verbose):
+        return show_journal(file, outlets()[0], listed=listed, as_json=output_format == "json")
 
 
 @main.command()
@@ -362,12 +353,12 @@ def serve(verbose: int, **options: Any) -> int:
     """
     from fastpost.ingest import Ingest
 
-    out, err = _outlets()
-    with _traced(verbose), Ingest(**options) as server:
+    out, err = outlets()
+    with traced(verbose), Ingest(**options) as server:
         trust = f" --cacert {server.cafile}" if server.cafile else ""
-        with contextlib.suppress(KeyboardInterrupt, _Terminated):
+        with contextlib.suppress(KeyboardInterrupt, Terminated):
             out.write(server.url + "\n" + (f"{server.cafile}\n" if server.cafile else ""))
-            _say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")
+            say(err, f"serving; Ctrl-C ends it. Upload with: fastpost upload SOURCE --to {server.url}{trust}")
             server.wait()
     return Exit.OK
 
@@ -380,7 +371,7 @@ def _embedded(settings: Any, err: Outlet | None) -> Iterator[Any]:
     from fastpost.ingest import Ingest
 
     if err is not None:
-        _say(err, "no --to: uploading to an embedded server on loopback, which hashes every file and keeps none")
+        say(err, "no --to: uploading to an embedded server on loopback, which hashes every file and keeps none")
     with Ingest() as server:
         yield dataclasses.replace(settings, to=server.url)
 
@@ -391,115 +382,5 @@ def _begun(batches: Iterator[Batch], sources: tuple[str, ...]) -> Iterator[Batch
 
     first = next(batches, None)
     if first is None:
-        raise NothingMatched(f"nothing to upload: no file in {', '.join(map(_shown, sources))}")
+        raise NothingMatched(f"nothing to upload: no file in {', '.join(map(shown, sources))}")
     return itertools.chain((first,), batches)
-
-
-def _outlets() -> tuple[Outlet, Outlet]:
-    from fastpost.outlet import Outlet
-
-    wishes = {"colour": not os.environ.get("NO_COLOR"), "redraws": os.environ.get("TERM") != "dumb"}
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    return Outlet(sys.stdout, _OUT, **wishes), Outlet(sys.stderr, "standard error", essential=False, **wishes)
-
-
-def _outcome(run: Callable[[], Any]) -> int:
-    """Run and return the exit code; every failure has become one line on stderr."""
-    _fill_standard_descriptors()
-    with _sigterm_raises():
-        try:
-            return int(_named(run) or 0)
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "fastpost"
-            return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", Exit.USAGE)
-        except click.ClickException as error:
-            return _complain(error.format_message(), Exit.USAGE)
-        except FastpostError as error:
-            return _complain(str(error), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            return _complain("interrupted", Exit.INTERRUPTED)
-        except _Terminated:
-            return _complain("terminated", Exit.TERMINATED)
-        except OSError as error:
-            what = f"{_shown(error.filename)}: " if error.filename is not None else ""
-            cure = ": raise the limit (ulimit -n)" if error.errno == errno.EMFILE else ""
-            return _complain(f"{what}{error.strerror or error}{cure}", Exit.SOME_FAILED)
-        except Exception as error:
-            told = f"an error in fastpost itself, please report it: {type(error).__name__}: {error}"
-            return _complain(f"{told} (-vv shows where)", Exit.SOME_FAILED)
-
-
-def _named(run: Callable[[], Any]) -> Any:
-    """Run; OSError names standard output, if it is what can't take what click has written: a help text, the version."""
-    try:
-        return run()
-    except OSError as error:
-        from fastpost.outlet import Outlet
-
-        Outlet(sys.stdout, _OUT).write("")  # drops what it can't take: the interpreter would meet it again, and tell
-        if error.errno == errno.ENOSPC and error.filename is None:  # all else that is written to is named
-            raise OSError(error.errno, error.strerror, _OUT) from error
-        raise
-
-
-def _complain(message: str, code: Exit) -> int:
-    with contextlib.suppress(OSError):
-        _say(_outlets()[1], message)
-    return code
-
-
-def _say(err: Outlet, message: str) -> None:
-    err.write(f"fastpost: {_shown(message)}\n")
-
-
-def _shown(text: str | bytes | int) -> str:
-    from fastpost.report import safe
-
-    return safe(os.fsdecode(text) if isinstance(text, bytes) else str(text))
-
-
-@contextlib.contextmanager
-def _traced(verbose: int) -> Iterator[None]:
-    """With -vv, print the traceback of what nobody foresaw."""
-    try:
-        yield
-    except (FastpostError, click.ClickException):
-        raise
-    except Exception:
-        if verbose >= 2:
-            import traceback
-
-            _outlets()[1].write(traceback.format_exc())
-        raise
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Make SIGTERM unwind the stack, so that the embedded server is stopped too. Signals are the main thread's."""
-
-    def terminate(_number: int, _frame: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _fill_standard_descriptors() -> None:
-    """Open /dev/null in place of closed standard streams.
-
-    Else the first socket or file would get their number, and a stray message would be written into an upload.
-    """
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > 2:
-            os.close(fd)
-            return
-        os.set_inheritable(fd, True)

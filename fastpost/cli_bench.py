@@ -1,19 +1,20 @@
-"""The commands that measure: options in, plans out. What a process has (streams, environment) comes from `cli`."""
+"""The commands that measure: options in, plans out. A command of `cli` each, loaded when it is named."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fastpost.cli_process import outlets, traced
 from fastpost.cli_types import Numbers, Seconds, Share, fields
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fastpost.config import Settings
     from fastpost.measurement import Plan
@@ -49,13 +50,6 @@ _SIZE: Final = "4KiB"
 _CONCURRENCY: Final = 50
 _MOST_IN_FLIGHT: Final = 1000
 _WARM_UP: Final = 1.0
-
-
-class Process(NamedTuple):
-    """What `cli` lends to a command: its streams, and tracebacks with -vv."""
-
-    outlets: Callable[[], tuple[Outlet, Outlet]]
-    traced: Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 @click.command()
@@ -121,15 +115,14 @@ class Process(NamedTuple):
 @click.option("--hdr-log", metavar="FILE", type=_FILE, help="Write an HdrHistogram log, one interval a second.")
 @click.option("--html", metavar="FILE", type=_FILE, help="Write one page with charts, which needs no network.")
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-@click.pass_obj
-def bench(process: Process, /, verbose: int, **options: Any) -> int:
+def bench(verbose: int, **options: Any) -> int:
     """Measure how fast a server takes uploads.
 
     Without URL the embedded server is measured. The payload comes from memory, not from a disk. A URL that ends in /
     gets names that come again: fastpost-bench-0.bin and so on. Exit code 5: a --fail-if holds.
     """
-    with process.traced(verbose):
-        return _bench(process, **options)
+    with traced(verbose):
+        return _bench(**options)
 
 
 @click.command()
@@ -143,10 +136,7 @@ def bench(process: Process, /, verbose: int, **options: Any) -> int:
 )
 @click.option("--html", metavar="FILE", type=_FILE, help="Write one page with charts, which needs no network.")
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-@click.pass_obj
 def compare(
-    process: Process,
-    /,
     before: str,
     after: str,
     fail_if_slower: float | None,
@@ -159,8 +149,8 @@ def compare(
     Rate, throughput and percentiles, each with its change, a 95 % confidence interval and a verdict: faster, slower, or
     no difference shown. Make both with --runs 5. Exit code 5: something is slower than --fail-if-slower allows.
     """
-    with process.traced(verbose):
-        return _compare(process, before, after, fail_if_slower, html, output_format == "json")
+    with traced(verbose):
+        return _compare(before, after, fail_if_slower, html, output_format == "json")
 
 
 @click.command()
@@ -177,20 +167,17 @@ def compare(
     help="Then make so many empty uploads on the same connection, to see after how many the server says GOAWAY.",
 )
 @click.option("-v", "--verbose", count=True, help="-vv: tracebacks.")
-@click.pass_obj
-def probe(
-    process: Process, /, url: str, budget: str, requests: int, output_format: str, verbose: int, **network: Any
-) -> int:
+def probe(url: str, budget: str, requests: int, output_format: str, verbose: int, **network: Any) -> int:
     """Tell what a server advertises, and the ceiling that follows from it.
 
     Times to connect, SETTINGS, windows and how it opens them, round trip, and window ÷ round trip for 1 to 8
     connections. Makes one upload, and with --requests empty ones of the same name after it.
     """
-    with process.traced(verbose):
-        return _probe(process, url, budget, requests, output_format == "json", network)
+    with traced(verbose):
+        return _probe(url, budget, requests, output_format == "json", network)
 
 
-def _probe(process: Process, url: str, budget: str, requests: int, as_json: bool, network: dict[str, Any]) -> int:
+def _probe(url: str, budget: str, requests: int, as_json: bool, network: dict[str, Any]) -> int:
     import json
 
     from fastpost import probe, probe_text, report, sizes
@@ -199,7 +186,7 @@ def _probe(process: Process, url: str, budget: str, requests: int, as_json: bool
         octets = sizes.octets(budget)
     except UsageError as error:
         raise UsageError(f"--budget: {error}") from None
-    out, _ = process.outlets()
+    out, _ = outlets()
     found = probe.Probe(_settings(url, 1, 1, network), octets, requests).look()
     if as_json:
         out.write(json.dumps(found) + "\n")
@@ -226,7 +213,7 @@ def _under(name: str, like: click.Parameter) -> click.Parameter:
     return own
 
 
-def _compare(process: Process, before: str, after: str, limit: float | None, html: str | None, as_json: bool) -> int:
+def _compare(before: str, after: str, limit: float | None, html: str | None, as_json: bool) -> int:
     import json
     import os
 
@@ -235,7 +222,7 @@ def _compare(process: Process, before: str, after: str, limit: float | None, htm
     _check_files({"html": html})
     if html is not None and os.path.realpath(html) in map(os.path.realpath, (before, after)):
         raise UsageError(f"--html {html} is one of the reports: give the page a name of its own")
-    out, err = process.outlets()
+    out, err = outlets()
     comparison = compare.compared(compare.load(before), compare.load(after), (before, after))
     out.write(json.dumps(comparison) + "\n" if as_json else compare_text.drawn(comparison, out.console()))
     if html is not None:
@@ -252,7 +239,7 @@ def _compare(process: Process, before: str, after: str, limit: float | None, htm
     return Exit.THRESHOLD_MISSED if missed else Exit.OK
 
 
-def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | None, **options: Any) -> int:
+def _bench(*, url: str | None, quiet: bool, progress: bool | None, **options: Any) -> int:
     from fastpost import sizes, thresholds
     from fastpost.bench_files import Paths
     from fastpost.bench_run import BenchRun, Shown
@@ -269,7 +256,7 @@ def _bench(process: Process, *, url: str | None, quiet: bool, progress: bool | N
         options["size"] = _SIZE
     options["drawn"] = sizes.parse(options["size"])
     plans, load = _plans("http://127.0.0.1/" if url is None else url, **options)
-    out, err = process.outlets()
+    out, err = outlets()
     with contextlib.ExitStack() as stack:
         if url is None:
             url = stack.enter_context(_embedded(None if quiet else err))

@@ -121,9 +121,12 @@ ARROWS = {
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
     "signals outlet _meter _table errors",
     "cli_types": "errors",
-    "cli_bench": "collector cli_types open_files bench_run bench_files compare compare_text compare_page probe "
+    "cli_process": "outlet report errors",
+    "cli_bench": "cli_types cli_process "
+    "collector open_files bench_run bench_files compare compare_text compare_page probe "
     "probe_text report thresholds measurement load sizes _payload ingest outlet config errors",
-    "cli": "cli_bench cli_types collector __init__ open_files upload_run dry_run journal journal_show ingest report "
+    "cli": "cli_bench cli_types cli_process "
+    "collector __init__ open_files upload_run dry_run journal journal_show ingest report "
     "outlet sources errors config",
     "__main__": "cli collector errors",
 }
@@ -133,7 +136,7 @@ RESERVED = {
     "h2": "session probe",  # probe: an instrument beside the engine
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
-    "click": "cli cli_bench cli_types",
+    "click": "cli cli_bench cli_process cli_types",
     "rich": "cli outlet report progress bench_text compare_text",
     "hdrh": "hdr",
     "http_sf": "statements",
@@ -254,7 +257,7 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
 
 
 # What is forked is a process that ends itself.
-@pytest.mark.parametrize("name", sorted(set(names()) - {"__main__", "cli", "worker", "forks"}))
+@pytest.mark.parametrize("name", sorted(set(names()) - {"__main__", "cli", "cli_process", "worker", "forks"}))
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]

@@ -39,7 +39,8 @@ UPLOAD = {
         "_scheduler",
         "_sending",
     ),
-    *("_streams", "_table", "_wire", "causes", "cli", "cli_types", "config", "connection", "errors", "feed", "growth"),
+    *("_streams", "_table", "_wire", "causes", "cli", "cli_process", "cli_types"),
+    *("config", "connection", "errors", "feed", "growth"),
     *(
         "collector",
         "media_types",
