@@ -1,4 +1,4 @@
-"""The state of one run: backlog, attempts in flight, and what follows a failure; its connections are the pool's.
+"""The state of one run: its backlog, and what ended; its connections are the pool's, what is tried again `repeats`'.
 
 All of it lives on the event loop's thread; only the walk (`feed`) has another. Each upload ends in exactly one result.
 """
@@ -16,15 +16,13 @@ from fastpost.errors import (
     ConnectionLost,
     DuplicateTarget,
     ErrorCode,
-    FileChanged,
-    HttpStatus,
     Interrupted,
     ServerOverloaded,
 )
 from fastpost.feed import Feed
 from fastpost.pool import Pool
+from fastpost.repeats import Repeats
 from fastpost.tally import Tally
-from fastpost.waiting import Waiting
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,11 +31,10 @@ if typing.TYPE_CHECKING:
     from fastpost.config import Settings
     from fastpost.connection import Connection
     from fastpost.digest import Digester
-    from fastpost.errors import FastpostError, TargetUnreachable
+    from fastpost.errors import TargetUnreachable
     from fastpost.feed import Arriving
-    from fastpost.redirects import Elsewhere
     from fastpost.sources import Batch, Rejected
-    from fastpost.target import Redirect, Target
+    from fastpost.target import Target
 
     StartFeed = Callable[
         [Iterable[Batch], asyncio.AbstractEventLoop, Callable[[Batch | None, BaseException | None], None]], Arriving
@@ -51,10 +48,6 @@ _ROUNDS_AHEAD = 2
 _PUT_OFF_MOST = 1024
 #: Seconds between updates of what the connections count.
 _COUNT_INTERVAL = 0.1
-#: Redirects that one upload follows.
-_MOST_REDIRECTS = 5
-#: The server took nothing, and will take it elsewhere: the upload goes at once and is no retry.
-_ELSEWHERE = retry.Verdict(0.0, True, counted=False)
 
 
 class Run:
@@ -84,11 +77,10 @@ class Run:
         self._on_connected = on_connected
         #: Opens one before there is anything to upload.
         self._connects_first = connects_first
-        self._elsewhere: Elsewhere | None = None
         self._on_results = on_results
         self._on_rejected = on_rejected
         self._loop = asyncio.get_running_loop()
-        self._budget = retry.Budget(
+        budget = retry.Budget(
             retries=settings.retries,
             delay=settings.retry_delay,
             max_time=settings.retry_max_time,
@@ -106,7 +98,7 @@ class Run:
             target,
             settings,
             tally,
-            self._budget,
+            budget,
             on_finished=self._attempts_ended,
             on_ready=self._connections_changed,
             on_unreachable=self._unreachable,
@@ -116,8 +108,17 @@ class Run:
         #: What earlier runs of the same tally have opened.
         self._connections_before = tally.connections
         self._paused = False
-        self._waiting = Waiting(
-            self._loop, on_due=self._due, on_failed=lambda attempt: self._end([attempt]), on_error=self._fail
+        self._repeats = Repeats(
+            settings,
+            target,
+            budget,
+            self._pool,
+            tally,
+            open_run=self._at,
+            loop=self._loop,
+            on_due=self._due,
+            on_final=self._end,
+            on_error=self._fail,
         )
         self._digester: Digester | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -137,7 +138,7 @@ class Run:
         if self._settings.digest is not None:
             from fastpost.digest import Digester
 
-            self._digester = Digester(self._settings.digest)
+            self._digester = self._repeats.digester = Digester(self._settings.digest)
             batches = self._digester.digested(batches)
         self._feed = feed(batches, self._loop, self._batch_arrived)
         if self._connects_first:
@@ -155,11 +156,10 @@ class Run:
                 self._digester.abandon()
             if self._grace is not None:
                 self._grace.cancel()
-            self._waiting.take_back()
+            self._repeats.take_back()
             await self._pool.close()
             self._pool.report()
-            if self._elsewhere is not None:
-                await self._elsewhere.close(tally)
+            await self._repeats.close()
             tally.walking = False
             tally.finished = time.monotonic()
 
@@ -174,8 +174,7 @@ class Run:
             self._ask_for_more()
             self._supply_all()
         self._paused = paused
-        if self._elsewhere is not None:
-            self._elsewhere.pause(paused)
+        self._repeats.pause(paused)
 
     def limit(self, concurrency: int, connections: int) -> bool:
         """Have no more streams and connections than these from now on. Returns whether it is so already."""
@@ -185,15 +184,14 @@ class Run:
 
     def stop(self, grace: float) -> None:
         """Begin nothing new; reset what is left after `grace` seconds, at once when called again."""
-        if self._elsewhere is not None:
-            self._elsewhere.stop(grace)
+        waited = self._repeats.stop(grace)
         if self.stopping:
             self._cut_short()
             return
         self.stopping = True
         assert self._feed is not None
         self._feed.stop()
-        unsent = [*self._backlog, *self._waiting.take_back(), *self._pool.drain()]
+        unsent = [*self._backlog, *waited, *self._pool.drain()]
         self._backlog.clear()
         self._give_up(unsent)
         if self._digester is not None:
@@ -240,7 +238,7 @@ class Run:
     def _ask_for_more(self) -> None:
         if self._feed is None or self.stopping or self._paused:
             return
-        if len(self._backlog) < self._backlog_low and self._put_off < _PUT_OFF_MOST:
+        if len(self._backlog) < self._backlog_low and len(self._repeats) < _PUT_OFF_MOST:
             self._feed.release()
 
     def _take(self, batch: Batch) -> None:
@@ -313,11 +311,6 @@ class Run:
         # What is still to be walked meets the same fate as it arrives: by a new try to connect.
         self._ask_for_more()
 
-    @property
-    def _put_off(self) -> int:
-        """Uploads that are begun and wait, for a retry or at another origin."""
-        return len(self._waiting) + (0 if self._elsewhere is None else self._elsewhere.outstanding)
-
     def _supply_all(self) -> None:
         for connection in list(self._pool.connections):
             self._supply(connection)
@@ -325,13 +318,13 @@ class Run:
     def _supply(self, connection: Connection) -> None:
         """Keep a connection busy, in the order of the backlog."""
         # A server that puts off hundreds of uploads is not asked for hundreds more: and memory stays bounded.
-        room = 0 if self._paused or self._put_off >= _PUT_OFF_MOST else connection.room
+        room = 0 if self._paused or len(self._repeats) >= _PUT_OFF_MOST else connection.room
         plane = connection.session.plane
         if self._digester is not None:  # a short line, as the backlog is short
             room = max(room - 2 * min(plane.concurrency, plane.max_concurrent_streams), 0)
         backlog = self._backlog
         if room:
-            room = min(room, self._pool.even_part(connection, self._outstanding - self._put_off))
+            room = min(room, self._pool.even_part(connection, self._outstanding - len(self._repeats)))
         if room and backlog:
             taken = min(room, len(backlog))
             connection.submit([backlog.popleft() for _ in range(taken)])
@@ -380,32 +373,11 @@ class Run:
 
     def _judge(self, connection: Connection, failed: list[Attempt]) -> None:
         """Replay, retry, or let the failure be the result. What goes again at once keeps its order and goes first."""
-        final = []
-        again = []
         now = time.monotonic()
         if any(self._asks_for_calm(one) for one in failed):
             self._pool.ease(now)
             self._share_out()
-        for attempt in failed:
-            assert attempt.failure is not None
-            redirect = self._redirect(attempt, attempt.failure)
-            verdict = _ELSEWHERE if redirect is not None else self._verdict(connection, attempt, attempt.failure, now)
-            if verdict.wait is None:
-                final.append(attempt)
-                continue
-            self.tally.wasted += attempt.payload
-            fresh = attempt.again(replay=verdict.replay, counted=verdict.counted)
-            if redirect is not None:
-                fresh.path = redirect.path
-                fresh.redirected += 1
-            if redirect is not None and redirect.origin != self._target.origin:
-                self._lead_away(redirect.origin, fresh)
-            elif self._digester is not None and isinstance(attempt.failure, FileChanged):
-                self._waiting.digest(fresh, verdict.wait, self._digester)
-            elif verdict.wait > 0:
-                self._waiting.delay(fresh, verdict.wait)
-            else:
-                again.append(fresh)
+        again, final = self._repeats.take(connection, failed, now)
         lost = sum(isinstance(attempt.failure, ConnectionLost) for attempt in final)
         if lost:
             self._pool.note_lost(lost)
@@ -422,45 +394,11 @@ class Run:
             isinstance(failure, ServerOverloaded) and not failure.unprocessed and attempt.started > self._pool.eased_at
         )
 
-    def _verdict(self, connection: Connection, attempt: Attempt, failure: FastpostError, now: float) -> retry.Verdict:
-        if self.stopping:
-            return retry.STOP
-        if self._pool.is_in_vain(connection, failure):
-            return _ELSEWHERE
-        import random  # only for who has to wait
-
-        return retry.judge(
-            failure,
-            retried=attempt.retried,
-            replayed=attempt.replayed_in_a_row,
-            elapsed=now - attempt.began,
-            budget=self._budget,
-            rng=random.random,
-            wall=time.time(),
-        )
-
-    def _redirect(self, attempt: Attempt, failure: FastpostError) -> Redirect | None:
-        """Return where a 307 or 308 leads, the same method and content with it (RFC 9110 §15.4)."""
-        if not self._settings.location or self.stopping or attempt.redirected == _MOST_REDIRECTS:
-            return None
-        if not isinstance(failure, HttpStatus) or failure.status not in (307, 308) or failure.location is None:
-            return None
-        return self._target.redirected(attempt.path, failure.location)
-
-    def _lead_away(self, origin: str, attempt: Attempt) -> None:
-        if self._elsewhere is None:
-            from fastpost.redirects import Elsewhere
-
-            self._elsewhere = Elsewhere(self._settings, self._target, self._at, self._fail)
-        self._elsewhere.take(origin, attempt)
-
     def _at(self, settings: Settings, target: Target) -> Run:
         return Run(settings, target, Tally(), self._ended_elsewhere, None, True, self._on_notice, led=True)
 
     def _ended_elsewhere(self, results: list[Attempt]) -> None:
-        assert self._elsewhere is not None
-        self._elsewhere.ended(results)
-        self._end(results)
+        self._repeats.ended_elsewhere(results)
         if not self._done.done():
             self._supply_all()
 
@@ -514,8 +452,8 @@ class Run:
         elapsed, self._counted_at = now - self._counted_at, now
         planes = [connection.session.plane for connection in self._pool.connections]
         live = [plane for plane in planes if not plane.draining]
-        waiting, ready = self._waiting.delayed, len(self._backlog)
-        if self._put_off >= _PUT_OFF_MOST:
+        waiting, ready = self._repeats.delayed, len(self._backlog)
+        if len(self._repeats) >= _PUT_OFF_MOST:
             ready = 0  # it may not begin
         elif not live and self.tally.connections > self._connections_before:
             waiting, ready = waiting + ready, 0

@@ -66,7 +66,8 @@ ARROWS = {
     "digest": "_table sources errors",
     "waiting": "_table digest sources errors",
     "redirects": "_table target sources tally config",
-    "run": "waiting redirects pool connection _table digest target sources feed retry tally errors config",
+    "repeats": "waiting redirects pool connection _table digest target retry tally errors config",
+    "run": "repeats pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "collector": "",
     "open_files": "_folder errors",
@@ -144,11 +145,11 @@ RESERVED = {
     "trustme": "ingest_worker",
     # Below the connection time is an argument and nothing waits. A run has tasks and asks once a batch what time it is;
     # upload_run and ingest_worker start event loops.
-    "asyncio": "tcp connection feed pool redirects waiting run uploader processes worker upload_run signals load "
-    "measurement bench_worker bench_processes bench_run ingest_worker",
+    "asyncio": "tcp connection feed pool redirects waiting repeats run uploader processes worker upload_run signals "
+    "load measurement bench_worker bench_processes bench_run ingest_worker",
     "uvloop": "connection uploader worker upload_run bench_worker bench_run ingest_worker",
-    "time": "connection probe reach digest journal pool run uploader cores processes upload_run load measurement "
-    "bench_worker bench_processes bench_run",
+    "time": "connection probe reach digest journal pool repeats run uploader cores processes upload_run load "
+    "measurement bench_worker bench_processes bench_run",
     "socket": "tcp connection reach worker workers ingest ingest_worker",
     "ssl": "tls connection _wire probe reach ingest_worker",
     "posix.time": "",

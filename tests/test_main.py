@@ -48,6 +48,7 @@ UPLOAD = {
         "outlet",
         "pool",
         "report",
+        "repeats",
         "retry",
         "run",
         "session",
