@@ -239,9 +239,7 @@ def _upload(
     if not dry_run:
         from fastpost.open_files import raise_open_files
 
-        auto = settings.connections == "auto"
-        most = min(settings.most_connections if auto else int(settings.connections), settings.concurrency)
-        raise_open_files(processes - 1, most, embedded=to is None)
+        raise_open_files(processes - 1, settings.connections_at_most, embedded=to is None)
     batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
     if dry_run:
         from fastpost.dry_run import list_uploads
@@ -352,7 +350,9 @@ def serve(verbose: int, **options: Any) -> int:
     CA certificate on a second line. Stopping it is a success: exit code 0.
     """
     from fastpost.ingest import Ingest
+    from fastpost.open_files import check_serving
 
+    check_serving()
     out, err = outlets()
     with traced(verbose), Ingest(**options) as server:
         trust = f" --cacert {server.cafile}" if server.cafile else ""

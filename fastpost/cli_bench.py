@@ -245,8 +245,6 @@ def _bench(*, url: str | None, quiet: bool, progress: bool | None, **options: An
     from fastpost.bench_run import BenchRun, Shown
     from fastpost.open_files import raise_open_files
 
-    most = max(options["processes"])
-    raise_open_files(most if most > 1 else 0)
     fail_if = [thresholds.parse(text) for text in options.pop("fail_if")]
     paths = Paths(**{name: options.pop(name) for name in Paths._fields})
     _check_files(paths._asdict())
@@ -257,11 +255,14 @@ def _bench(*, url: str | None, quiet: bool, progress: bool | None, **options: An
     options["drawn"] = sizes.parse(options["size"])
     plans, load = _plans("http://127.0.0.1/" if url is None else url, **options)
     out, err = outlets()
+    processes = max(plan.processes for plan, _ in plans)
+    connections = max(plan.settings.connections_at_most for plan, _ in plans)
+    raise_open_files(processes if processes > 1 else 0, connections, embedded=url is None)
     with contextlib.ExitStack() as stack:
         if url is None:
             url = stack.enter_context(_embedded(None if quiet else err))
             plans = [(_at(plan, url), run) for plan, run in plans]
-        if not quiet and (told := _too_many(max(plan.processes for plan, _ in plans))):
+        if not quiet and (told := _too_many(processes)):
             err.write(told)
         shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
         spare_running()

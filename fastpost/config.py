@@ -93,6 +93,11 @@ class Settings:
             )
 
     @property
+    def connections_at_most(self) -> int:
+        """How many connections a run may have at once, if each is to have a stream at least."""
+        return min(self.most_connections if self.connections == "auto" else self.connections, self.concurrency)
+
+    @property
     def repeats_post(self) -> bool:
         """True when a POST may be sent twice: --retry-post or an Idempotency-Key field."""
         return self.retry_post or any(name.lower() == "idempotency-key" for name, _ in self.fields)

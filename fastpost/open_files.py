@@ -45,12 +45,20 @@ def raise_open_files(processes: int = 0, connections: int = 8, *, embedded: bool
             f"{soft} open files are too few for a run, which needs {needed} beside those that are open already: "
             f"raise the limit (ulimit -n {max(1024, 2 * needed)})"
         )
-    if embedded and soft < _NEEDED_SERVING + connections:
+    if embedded:
+        check_serving(connections)
+    spare_descriptors(soft - min(_SPARED + connections, beyond // 2))
+
+
+def check_serving(connections: int = 1) -> None:
+    """Raise UsageError when the system lets the embedded server have too few files open for so many connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < _NEEDED_SERVING + connections:
         raise UsageError(
-            f"{soft} open files are too few for the embedded server and {connections} connections: "
+            f"{most} open files are too few for the embedded server and "
+            f"{connections} connection{'' if connections == 1 else 's'}: "
             f"raise the limit (ulimit -n {max(1024, 2 * connections)})"
         )
-    spare_descriptors(soft - min(_SPARED + connections, beyond // 2))
 
 
 def _first_free() -> int:

@@ -113,8 +113,8 @@ class Processes:
             self._uploader.limit(self._settings.concurrency, self._connections_beside(others))
 
     def _connections_beside(self, others: int) -> int:
-        theirs = sum(_most_connections(share) for share in self._shares[:others])
-        return max(_most_connections(self._settings) - theirs, 1)
+        theirs = sum(share.connections_at_most for share in self._shares[:others])
+        return max(self._settings.connections_at_most - theirs, 1)
 
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
@@ -133,10 +133,6 @@ def _shares(settings: Settings, count: int) -> list[Settings]:
     if isinstance(settings.connections, int) and settings.connections < count:
         raise UsageError(f"{count} processes need a connection each: give --connections {count} at least, or auto")
     return [forks.share(settings, count, index) for index in range(count)]
-
-
-def _most_connections(settings: Settings) -> int:
-    return settings.most_connections if settings.connections == "auto" else settings.connections
 
 
 class _Run:

@@ -114,9 +114,8 @@ def work(asks: socket.socket, told: IO[bytes]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the parent
     portions = asks.makefile("rb")
     orders: Orders = pickle.load(portions)
-    connections = orders.settings.connections
     with contextlib.suppress(UsageError, OSError):  # the parent has told it of its own
-        raise_open_files(connections=orders.settings.most_connections if connections == "auto" else connections)
+        raise_open_files(connections=orders.settings.connections_at_most)
     worker = _Worker(orders, asks, portions, told)
     try:
         uvloop.run(worker.run())

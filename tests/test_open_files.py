@@ -67,7 +67,14 @@ def test_the_embedded_server_needs_some_too(tmp_path: Path, limit: int, connecti
     assert ("too few for the embedded server" in done.stderr) == (code == 2)
 
 
-@pytest.mark.parametrize("limit", [12, 14])
+def test_nor_is_it_measured_with_too_few() -> None:
+    options = ["--count", "10", "--connections", "auto,30"]
+    done = limited(44, "-m", "fastpost", "bench", *options)
+    assert done.returncode == 2
+    assert "too few for the embedded server and 30 connections" in done.stderr
+
+
+@pytest.mark.parametrize("limit", [12, 16, 20])
 def test_a_server_that_has_too_few_says_so(limit: int) -> None:
     done = limited(limit, "-m", "fastpost", "serve")
     assert done.returncode
