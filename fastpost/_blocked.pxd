@@ -16,7 +16,8 @@ cdef enum:
 
 cdef class BlockedTime:
     cdef double[CAUSES] _seconds
-    cdef double _disk
+    # What the thread's stalls came to when it began.
+    cdef double _stalled_before
     # When the present interval began (monotonic seconds); 0.0 before the first one.
     cdef readonly double since
 

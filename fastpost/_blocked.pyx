@@ -14,6 +14,13 @@ upload could have sent, and another one was being served).
 cimport cython
 from libc.stdint cimport int64_t
 
+cdef extern from *:
+    """
+    /* Seconds for which reads that had to wait for a disk have kept this thread, and all that its loop serves. */
+    static __thread double stalled_seconds = 0.0;
+    """
+    double stalled_seconds
+
 _NAMES = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
 
 
@@ -25,18 +32,22 @@ cdef class BlockedTime:
         cdef int cause
         for cause in range(CAUSES):
             self._seconds[cause] = 0.0
-        self._disk = 0.0
+        self._stalled_before = stalled_seconds
         self.since = 0.0
 
     cdef double begin(self, double now) noexcept:
-        """Begin the next interval; returns the seconds of the one that ends, less what the disk took of it."""
+        """Begin the next interval; returns the seconds of the one that ends, less what the disk took of it.
+
+        The loop stood still for all connections, whichever had to wait.
+        """
         cdef double elapsed = now - self.since if self.since else 0.0
+        cdef double stalled = stalled_seconds - self._stalled_before
+        if self.since == 0.0 or elapsed > 0.0:
+            self._stalled_before = stalled_seconds
         self.since = now
         if elapsed <= 0.0:
             return 0.0
-        elapsed = max(elapsed - self._disk, 0.0)
-        self._disk = 0.0
-        return elapsed
+        return max(elapsed - stalled, 0.0)
 
     cdef void add(self, int cause, int64_t streams, double elapsed) noexcept:
         """So many streams waited for that cause, all through the interval."""
@@ -49,4 +60,5 @@ cdef class BlockedTime:
 
     def stalled_on_disk(self, double elapsed) -> None:
         """Of the interval that has just begun, the loop stood still for so long because a read had to wait."""
-        self._disk += elapsed
+        global stalled_seconds
+        stalled_seconds += elapsed

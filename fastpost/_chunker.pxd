@@ -24,6 +24,10 @@ cdef void release_mapping(Mapping* mapping) noexcept nogil
 
 
 cdef enum:
+    # What an open file is, compared with what it was when it was opened.
+    SAME
+    CHANGED
+    UNLINKED
     # What takes longer (µs), asleep, had to wait for a disk or for who serves the files, where nothing else tells.
     SLOW_UNASKED = 200
 
@@ -45,6 +49,8 @@ cdef class Source:
     # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
     cdef readonly int64_t mtime_ns
     cdef readonly uint64_t inode
+    # Names that it had then.
+    cdef unsigned long _links
     # Of a borrowed mapping: octets after which it begins anew, and where in it the source begins; 0 for a file.
     cdef int64_t _period
     cdef int64_t _start
@@ -67,7 +73,7 @@ cdef class Source:
     cdef const uint8_t* _borrowed(self) noexcept
     cdef Mapping* _slide(self) noexcept
     cdef Py_ssize_t _read_cached(self, uint8_t* out, Py_ssize_t limit) noexcept
-    cdef bint unchanged(self) noexcept
+    cdef int compare(self) noexcept
     cdef bint shrank(self) noexcept
     cdef bint holds_more(self) noexcept
     cdef bint is_open(self) noexcept

@@ -46,6 +46,7 @@ cdef extern from "<sys/stat.h>" nogil:
         long tv_nsec
     cdef struct stat_result "stat":
         unsigned int st_mode
+        unsigned long st_nlink
         uint64_t st_ino
         int64_t st_size
         timespec st_mtim
@@ -163,6 +164,7 @@ cdef class Source:
         self._fetched_at = -1
         self._period = 0
         self._start = 0
+        self._links = 0
         self.size = -1
         self.offset = 0
         self.cold = False
@@ -199,6 +201,7 @@ cdef class Source:
         self.size = status.st_size
         self.mtime_ns = _mtime_ns(&status)
         self.inode = status.st_ino
+        self._links = status.st_nlink
         return 0
 
     cdef bint hold(self, Py_ssize_t limit) noexcept:
@@ -212,7 +215,7 @@ cdef class Source:
         if self.fetch(self.size) < self.size:
             posix_fadvise(self._fd, 0, self.size, POSIX_FADV_WILLNEED)
             return False
-        if not self.unchanged():
+        if self.compare() != SAME:
             return False
         self._close_file()
         self._whole = True
@@ -377,14 +380,18 @@ cdef class Source:
         self._mapping = hold_mapping(address, length, offset)
         return self._mapping
 
-    cdef bint unchanged(self) noexcept:
-        """True while the file has the size and mtime that it was opened with; what is in memory was looked at then."""
+    cdef int compare(self) noexcept:
+        """Is the file what it was when it was opened? What is in memory was looked at then.
+
+        CHANGED: another size or mtime. UNLINKED: it has lost a name, perhaps the one that it was opened by: to another
+        file (rename(2)), or for good.
+        """
         cdef stat_result status
         if self._period or self._whole:
-            return True
-        if fstat(self._fd, &status) != 0:
-            return False
-        return status.st_size == self.size and _mtime_ns(&status) == self.mtime_ns
+            return SAME
+        if fstat(self._fd, &status) != 0 or status.st_size != self.size or _mtime_ns(&status) != self.mtime_ns:
+            return CHANGED
+        return UNLINKED if status.st_nlink < self._links else SAME
 
     cdef bint holds_more(self) noexcept:
         """True when there are octets beyond `size`, as in files of /proc, whose size reads 0."""
@@ -454,7 +461,7 @@ cdef class Source:
 
     def is_unchanged(self) -> bool:
         """True while size and mtime are those of opening."""
-        return (self._fd >= 0 or self._whole) and self.unchanged()
+        return (self._fd >= 0 or self._whole) and self.compare() != CHANGED
 
     def hold_octets(self, Py_ssize_t limit) -> bool:
         """Take a file of up to `limit` octets into memory and close it; False: it stays open. Raises ValueError."""

@@ -24,7 +24,7 @@ from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
 from fastpost._table cimport Attempt, StreamTable
 
-from fastpost.errors import ErrorCode, NotProcessed, ProtocolViolation, file_failure
+from fastpost.errors import ErrorCode, HttpStatus, NotProcessed, ProtocolViolation, file_failure
 
 cdef enum:
     # Uploads in flight and in line, by those in flight: who fills the line is asked in Python, and so seldom enough.
@@ -345,5 +345,8 @@ cdef class OpenStreams:
         attempt.failure = failure
         attempt.finished = now
         self._finished.append(attempt)
-        self._failed = self._failed or failure is not None
+        if failure is not None:
+            self._failed = True
+            if not isinstance(failure, HttpStatus):
+                attempt.status = 0  # what had begun is no response
         return 0

@@ -45,6 +45,7 @@ cdef class RequestContent:
     cdef int _refuse(self, Attempt attempt, object failure) except -1
     cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1
     cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1
+    cdef bint _is_another(self, Attempt attempt) except -1
     cdef object torn(self, Attempt attempt)
     cdef void begin_opening(self) noexcept
     cdef bint end_opening(self, waiting) except -1

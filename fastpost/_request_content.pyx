@@ -5,11 +5,13 @@
 How many octets the next frame may have is for others to say.
 """
 
+import os
+
 cimport cython
 from libc.errno cimport EIO, EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastpost._chunker cimport SLOW_UNASKED, Mapping, Source, now_us, slept
+from fastpost._chunker cimport CHANGED, SLOW_UNASKED, UNLINKED, Mapping, Source, now_us, slept
 from fastpost._folder cimport Folder
 from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
 from fastpost._gather cimport GatherList
@@ -165,7 +167,7 @@ cdef class RequestContent:
             attempt.failure = _changed()
             return True
         if allowed == attempt.remaining:
-            if not attempt.source.unchanged():
+            if self._is_another(attempt):
                 attempt.failure = _changed()
                 return True
             flags = END_STREAM
@@ -173,6 +175,16 @@ cdef class RequestContent:
         self._gather.commit(FRAME_HEADER + allowed)
         attempt.remaining -= allowed
         return True
+
+    cdef bint _is_another(self, Attempt attempt) except -1:
+        """Has the file changed since it was opened, or another one its place? One that is gone goes up whole."""
+        cdef int found = attempt.source.compare()
+        if found != UNLINKED:
+            return found == CHANGED
+        try:
+            return os.stat(attempt.file, follow_symlinks=attempt.follow).st_ino != attempt.inode
+        except OSError:
+            return False
 
     cdef object torn(self, Attempt attempt):
         """Return the failure of a file whose mapping lost its pages."""

@@ -197,7 +197,7 @@ def status_failure(Attempt attempt) -> HttpStatus:
     location = None
     if attempt.status < 400 and b"location" in fields:
         location = fields[b"location"].decode("latin-1")
-        reason = f"redirected to {location}: if that is where it should go, give that URL with --to"
+        reason = "redirected"
     retry_after = fields.get(b"retry-after")
     return HttpStatus(
         attempt.status, reason, None if retry_after is None else retry_after.decode("latin-1"), location,

@@ -107,7 +107,7 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
     first, last = one.first, one.last
     elapsed = max(min(last.at, one.meter.ends) - first.at, 1e-9) if first and last else 0.0
     blocked = gained(first.blocked, last.blocked) if first and last else {}
-    limit = causes.verdict(_windowed(tally, blocked), one.plan.processes, scheduled=one.plan.rate is not None)
+    limit = causes.verdict(_windowed(one, blocked), one.plan.processes, scheduled=one.plan.rate is not None)
     jain = last.shares.jain(first.shares) if first and last else None
     latency, latencies = hdr.figures(counted.latency)
     response, responses = hdr.figures(counted.response)
@@ -150,11 +150,11 @@ def measured(one: Measured, run: int) -> dict[str, Any]:
     }
 
 
-def _windowed(tally: Tally, blocked: dict[str, float]) -> Tally:
+def _windowed(one: Measured, blocked: dict[str, float]) -> Tally:
     """Return what `causes` looks at, of the window alone."""
-    windowed = Tally()
+    tally, windowed = one.tally, Tally(one.plan.settings.concurrency)
     windowed.blocked = blocked
-    windowed.peer = tally.peer
+    windowed.found, windowed.peer = tally.found, tally.peer
     windowed.connections, windowed.at_once, windowed.refused = tally.connections, tally.at_once, tally.refused
     return windowed
 

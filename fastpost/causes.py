@@ -67,10 +67,9 @@ def _stream_limit(tally: Tally) -> str:
 
 
 def _stream_window(tally: Tally) -> str:
-    return (
-        f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload; "
-        f"{_turn(tally, 'stream_window')}more uploads at a time (--concurrency) use the connection better"
-    )
+    told = f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload"
+    more = "more uploads at a time (--concurrency) use the connection better" if _has_more(tally) else ""
+    return f"{told}{_either(_knob(tally, 'stream_window'), more)}"
 
 
 def _scheduled_stream_window(tally: Tally) -> str:
@@ -90,13 +89,13 @@ def _connection_window(tally: Tally) -> str:
 
 def _server(tally: Tally) -> str:
     """More at a time is the cure; where uploads wait for streams as well, not more of them but more connections."""
-    told = "the server had every octet and had not answered yet: it is the limit; "
+    told = "the server had every octet and had not answered yet: it is the limit"
     if tally.retried > _FELT * (tally.ok + tally.failed):
-        return f"{told}more uploads at a time are no cure, as it puts some off already"
+        return f"{told}; more uploads at a time are no cure, as it puts some off already"
     if tally.blocked.get("stream_limit", 0.0) > _FELT * sum(tally.blocked.values()):
         allowed = tally.peer.max_concurrent_streams
-        return f"{told}it allows {allowed:,} uploads at once on a connection{_cures(tally, 'stream_limit')}"
-    return f"{told}more uploads at a time (--concurrency) help if it can work on several"
+        return f"{told}; it allows {allowed:,} uploads at once on a connection{_cures(tally, 'stream_limit')}"
+    return f"{told}{'; more uploads at a time (--concurrency) help if it can work on several' * _has_more(tally)}"
 
 
 def _client(processes: int) -> str:
@@ -124,12 +123,27 @@ def _knob(tally: Tally, cause: str) -> str:
     return f"{known[0]}: {knob}" if known is not None and knob else ""
 
 
+def _has_more(tally: Tally) -> bool:
+    """Were there more uploads than may be in flight at a time?"""
+    return tally.found > tally.concurrency
+
+
 def _cures(tally: Tally, cause: str) -> str:
-    """Return what to turn at this server, and how many connections may help; what was tried in vain is none."""
-    more = min(max(4, 2 * tally.at_once), _MOST_CONNECTIONS)
-    cures = [_knob(tally, cause)]
+    """Return what to turn at this server, and how many connections may help, each with an upload of its own.
+
+    What was tried in vain is no cure.
+    """
+    more = min(max(4, 2 * tally.at_once), _MOST_CONNECTIONS, tally.found)
+    connections = ""
     if more > tally.at_once and not tally.refused:
-        cures.append(f"--connections {more}")
+        connections = f"--connections {more}"
+        if more > tally.concurrency:
+            connections = f"--concurrency {more} {connections}"
+    return _either(_knob(tally, cause), connections)
+
+
+def _either(*cures: str) -> str:
+    """Return those that there are."""
     told = "; or ".join(filter(None, cures))
     return f"; {told}" if told else ", and it alone can grant more"
 

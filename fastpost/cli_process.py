@@ -52,6 +52,7 @@ def outcome(run: Callable[[], Any]) -> int:
         except FastpostError as error:
             return _complain(str(error), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
+            _end_at_the_next_signal()
             return _complain("interrupted", Exit.INTERRUPTED)
         except Terminated:
             return _complain("terminated", Exit.TERMINATED)
@@ -115,16 +116,24 @@ def _sigterm_raises() -> Iterator[None]:
     """Make SIGTERM unwind the stack, so that the embedded server is stopped too. Signals are the main thread's."""
 
     def terminate(_number: int, _frame: object) -> None:
+        _end_at_the_next_signal()
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_at_the_next_signal() -> None:
+    """Leave no handler that would raise in the midst of what the first signal has brought about."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _fill_standard_descriptors() -> None:

@@ -150,7 +150,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and wait for the server's SETTINGS. Raises a TargetUnreachable; nothing was sent then."""
-        where = f"{self._target.host}:{self._target.port}"
+        where = self._target.address
         try:
             # Not wait_for: it may swallow a cancellation that comes in the same turn as the success.
             async with asyncio.timeout(self._settings.connect_timeout):

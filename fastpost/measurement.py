@@ -108,7 +108,7 @@ class Measured(abc.ABC):
         #: Uploads overwrite each other here, on purpose: nothing is to watch their names.
         self.target = dataclasses.replace(parsed, unique=True)
         self.meter = Meter(plan.count or 0)
-        self.tally = Tally()
+        self.tally = Tally(settings.concurrency)
         self.timeline = Timeline()
         #: The readings at both ends of the window; None as long as it has not begun, or not ended.
         self.first: Reading | None = None

@@ -9,12 +9,44 @@ import errno
 import io
 import os
 import select
-from typing import TYPE_CHECKING, TextIO
+import signal
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_READER_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.EIO, errno.ENXIO})
+#: ETIMEDOUT: it is there, and takes nothing, though the process is to end.
+_READER_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.EIO, errno.ENXIO, errno.ETIMEDOUT})
+#: Seconds that a write may take once a signal has asked the process to end.
+_LAST_WRITE: Final = 0.2
+
+#: A write is under way; and the process was asked to end.
+_writing = False
+_hurried = False
+
+
+def hurry(*_: object) -> None:
+    """Take a signal that asks the process to end: no write outlasts it for long, be it under way or still to come.
+
+    Nobody else could: a loop calls nothing before the write is over, and who reads may have stopped for good.
+    """
+    global _hurried
+    _hurried = True
+    if _writing:
+        signal.setitimer(signal.ITIMER_REAL, _LAST_WRITE)
+
+
+def break_off(*_: object) -> None:
+    """Take SIGALRM: raises TimeoutError out of a write that is under way."""
+    if _writing:  # not EINTR, after which Python would write once more
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+def take_time() -> None:
+    """Let writes take as long as they like once more."""
+    global _hurried
+    _hurried = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Outlet:
@@ -49,8 +81,12 @@ class Outlet:
 
     def write(self, text: str) -> None:
         """Write text. Raises OSError when it is lost for another reason than that nobody reads, a full disk say."""
+        global _writing
         if not self.open or self._stream is None:
             return
+        _writing = True
+        if _hurried:
+            signal.setitimer(signal.ITIMER_REAL, _LAST_WRITE)
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -58,6 +94,10 @@ class Outlet:
             self._close(error)
         except ValueError:  # closed from inside the process
             self.open = False
+        finally:
+            _writing = False
+            if _hurried:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def offer(self, text: str) -> None:
         """Write text if the reader takes it at once, else drop it: a paused terminal must not pause the uploads."""

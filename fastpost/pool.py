@@ -39,6 +39,8 @@ if typing.TYPE_CHECKING:
 _SOON = 5.0
 #: Seconds for which a connection that is being opened has its share of the streams: a handshake takes less.
 _PROMPT = 1.0
+#: Seconds until the next try to connect, when none was to be had and those that are left drain; doubled each time.
+_LULL = 1.0
 
 
 class Pool:
@@ -88,6 +90,9 @@ class Pool:
         #: Those that are being opened, each with what will call it late; and those that are late.
         self._opening: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
         self._late: set[asyncio.Task[None]] = set()
+        #: Until then no connection is opened; and how often that was so since one was opened.
+        self._lull: asyncio.TimerHandle | None = None
+        self._lulls = 0
         self._ever_connected = False
         #: Said since one was last opened: several that are opened at a time fail for one reason.
         self._told: set[str] = set()
@@ -122,15 +127,24 @@ class Pool:
 
     def open(self) -> None:
         """Open as many connections as are wanted and are not there yet."""
-        if self._closing:
+        if self._closing or self._lull is not None:
             return
-        live = sum(not connection.session.plane.draining for connection in self.connections)
-        for _ in range(live + len(self._opening), min(self._wanted(), self.concurrency)):
+        for _ in range(self._live + self._coming, min(self._wanted(), self.concurrency)):
             self._spawn(self._open_one())
-        self._tally.at_once = max(self._tally.at_once, live + len(self._opening))
+        self._tally.at_once = max(self._tally.at_once, self._live + self._coming)
         if self._growth is not None and self._sampling is None:
             self._sums.begin(self.connections, time.monotonic())
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
+
+    @property
+    def _live(self) -> int:
+        """Connections that take uploads."""
+        return sum(not connection.session.plane.draining for connection in self.connections)
+
+    @property
+    def _coming(self) -> int:
+        """Those that are being opened; one that is there is among the connections before its task is done with."""
+        return sum(not task.done() for task in self._opening)
 
     def _wanted(self) -> int:
         return max(self._fixed - self._refused, 1) if self._growth is None else self._growth.wanted
@@ -147,15 +161,35 @@ class Pool:
             return
         failure = task.exception()
         if isinstance(failure, TargetUnreachable):
-            if self.connections:
-                self._have_one_fewer()
-                self._on_ready()
-            elif not self._opening:
-                self._on_unreachable(failure)
+            self._could_not_open(failure)
         elif failure is not None:
             self._on_error(failure)
         else:
+            self._lulls = 0
             self._on_ready()
+
+    def _could_not_open(self, failure: TargetUnreachable) -> None:
+        if self._live:
+            self._have_one_fewer()
+            self._on_ready()
+        elif self._coming:
+            pass  # one of those may be had
+        elif self.connections:
+            self._pause()
+        else:
+            self._on_unreachable(failure)
+
+    def _pause(self) -> None:
+        """Only connections that drain are left: what is to be sent has time until they are gone, and one more try."""
+        wait = min(_LULL * 2**self._lulls, self._budget.max_delay)
+        self._lulls += 1
+        self._lull = asyncio.get_running_loop().call_later(wait, self._resume)
+
+    def _resume(self) -> None:
+        if self._lull is not None:
+            self._lull.cancel()
+            self._lull = None
+        self._on_ready()
 
     def _be_late(self, task: asyncio.Task[None]) -> None:
         """It takes long: until it comes, its share is for the others."""
@@ -167,8 +201,7 @@ class Pool:
         self._refused += 1
         self._tally.refused += 1
         if self._growth is not None:
-            live = sum(not one.session.plane.draining for one in self.connections)
-            self._growth.limit(max(live, 1))
+            self._growth.limit(self._live)
 
     def do_without(self, connection: Connection) -> bool:
         """Begin nothing more on a connection that has answered nothing, if another one has. False: it stays.
@@ -262,7 +295,9 @@ class Pool:
         """Wait until the next try to connect is due. Raises `failure` when there is none."""
         if isinstance(failure, NotHttp2) and self._ever_connected:
             # It did speak HTTP/2 a moment ago: a restarting server, not a wrong one.
-            failure = ConnectFailed(str(failure))
+            failure = ConnectFailed(
+                f"{self._target.address} speaks no HTTP/2 any more, as if it restarted: check the server and its log"
+            )
         verdict = self._judge(failure, retried=tries, elapsed=time.monotonic() - began)
         if verdict.wait is None:
             raise failure
@@ -315,13 +350,13 @@ class Pool:
         planes = [connection.session.plane for connection in self.connections]
         self._retire([plane for plane in planes if not plane.draining], self._wanted())
         streams = sum(plane.open_streams for plane in planes)
-        return streams <= concurrency and len(planes) + len(self._opening) <= connections
+        return streams <= concurrency and len(planes) + self._coming <= connections
 
     @property
     def expected(self) -> int:
         """Connections that take uploads, with those that are being opened: what is begun by then can't move there."""
-        live = sum(not connection.session.plane.draining for connection in self.connections)
-        return max(min(live + len(self._opening) - len(self._late), self._wanted()), live)
+        coming = sum(not task.done() for task in self._opening if task not in self._late)
+        return max(min(self._live + coming, self._wanted()), self._live)
 
     # --- shares -----------------------------------------------------------------------------------
 
@@ -414,7 +449,10 @@ class Pool:
             lost = connection.cut_short and isinstance(connection.session.failure, ConnectionLost)
             self._endings.ended(connection.opened_at, lost, time.monotonic())
         self._endings.last = connection.session.failure
-        self._on_ready()
+        if self.connections:
+            self._on_ready()
+        else:
+            self._resume()
 
     def note_lost(self, uploads: int) -> None:
         """So many uploads failed for good, as each connection they were on was lost."""
@@ -429,8 +467,9 @@ class Pool:
     async def close(self) -> None:
         """End every connection, and wait for those that are being opened to be given up."""
         self._closing = True
-        if self._sampling is not None:
-            self._sampling.cancel()
+        for timer in (self._sampling, self._lull):
+            if timer is not None:
+                timer.cancel()
         for task, late in self._opening.items():
             task.cancel()
             late.cancel()

@@ -7,6 +7,7 @@ as a tenth of uploading a small one, and two processes that share two cores with
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import threading
@@ -170,11 +171,12 @@ class Portions:
         with self._lock:
             return bool(self._aside)
 
-    @property
-    def left(self) -> int:
-        """Uploads that were found and not handed out."""
+    def take_back(self) -> list[Upload]:
+        """Return what was found and not handed out, once it is stopped."""
         with self._lock:
-            return len(self._left) + len(self._aside) + sum(map(len, self._kept.values()))
+            taken = [*self._left, *self._aside, *itertools.chain(*self._kept.values())]
+            self._left, self._aside, self._kept = [], [], {}
+            return taken
 
     def _keep_what_was_set_aside(self, process: int) -> None:
         """Its part of that is for a process which takes a while to start."""

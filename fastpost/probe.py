@@ -123,7 +123,7 @@ class Probe:
 
     def look(self) -> dict[str, Any]:
         """Return the report of schema fastpost.probe/1. Raises a TargetUnreachable."""
-        where = f"{self._target.host}:{self._target.port}"
+        where = self._target.address
         self._began = time.monotonic()
         reached = reach.reach(self._target, self._settings)
         with reached.socket as self._socket:

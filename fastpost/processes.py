@@ -20,7 +20,7 @@ from fastpost import forks
 from fastpost import target as targets
 from fastpost._table import Attempt
 from fastpost.cores import Cores, ThisThread
-from fastpost.errors import DuplicateTarget, TargetUnreachable, UsageError
+from fastpost.errors import DuplicateTarget, Interrupted, TargetUnreachable, UsageError
 from fastpost.portions import Portions
 from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
@@ -59,7 +59,7 @@ class Processes:
 
     def __init__(self, settings: Settings, count: int) -> None:
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
-        self.tally = Tally()
+        self.tally = Tally(settings.concurrency)
         self.stopping = False
         # The cores are for all of them.
         self._settings = dataclasses.replace(settings, busy_poll=False)
@@ -203,7 +203,7 @@ class _Run:
             tally.walking = False
             tally.finished = time.monotonic()
         if self._processes.stopping:
-            tally.found -= self._portions.left
+            self._leave_out(self._portions.take_back(), None)
         if self._unreachable is not None and not tally.connections:
             raise self._unreachable
 
@@ -463,10 +463,8 @@ class _Run:
         self._have_room_for(len(self._workers) if self._portions.sets_aside else self._wanted)
 
     def _leave_out(self, uploads: list[Upload], failure: FastpostError | None) -> None:
-        """These were handed to a process that ended without them: stopped, or by its own failure."""
-        if failure is None:
-            self._tally.found -= len(uploads)
-            return
+        """Nobody has begun these, or who had them is gone: it was stopped, unless it ended by a failure of its own."""
+        failure = failure or Interrupted("the run was stopped before this upload began")
         attempts = [Attempt(upload, upload.file, b"") for upload in uploads]
         for attempt in attempts:
             attempt.failure = failure

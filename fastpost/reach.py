@@ -100,7 +100,7 @@ def _agreed(
     plain: socket.socket, target: Target, context: ssl.SSLContext, times: dict[str, float | None]
 ) -> ssl.SSLSocket:
     """Agree on TLS and, by ALPN, on HTTP/2. Raises a TargetUnreachable, with the socket closed."""
-    where = f"{target.host}:{target.port}"
+    where = target.address
     try:
         wrapped = _timed(times, "tls", lambda: context.wrap_socket(plain, server_hostname=target.host))
     except (OSError, ValueError) as error:

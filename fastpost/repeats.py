@@ -10,6 +10,7 @@ import typing
 
 from fastpost import retry
 from fastpost.errors import FileChanged, HttpStatus
+from fastpost.target import masked
 from fastpost.waiting import Waiting
 
 if typing.TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Repeats:
             redirect = self._redirect(attempt, attempt.failure)
             verdict = _ELSEWHERE if redirect is not None else self._verdict(connection, attempt, attempt.failure, now)
             if verdict.wait is None:
+                attempt.failure = self._told(attempt, attempt.failure)
                 final.append(attempt)
                 continue
             self._tally.wasted += attempt.payload
@@ -135,6 +137,16 @@ class Repeats:
         if not isinstance(failure, HttpStatus) or failure.status not in (307, 308) or failure.location is None:
             return None
         return self._target.redirected(attempt.path, failure.location)
+
+    def _told(self, attempt: Attempt, failure: FastpostError) -> FastpostError:
+        """Return a final failure as it is told: of a redirect, where it leads."""
+        if not isinstance(failure, HttpStatus) or failure.location is None:
+            return failure
+        there = masked(failure.location)
+        reason = f"redirected to {there}: if that is where it should go, give that URL with --to"
+        if attempt.redirected == _MOST_REDIRECTS:
+            reason = f"redirected {_MOST_REDIRECTS + 1} times, at last to {there}: do they lead in a circle?"
+        return HttpStatus(failure.status, reason, failure.retry_after, failure.location)
 
     def _lead_away(self, origin: str, attempt: Attempt) -> None:
         if self._elsewhere is None:

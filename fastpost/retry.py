@@ -153,7 +153,7 @@ def judge(
         return STOP
     else:
         # All uploads of a run are told the same second: without jitter they would all come back in it.
-        wait += rng() * budget.delay
+        wait += rng() * min(budget.delay, budget.max_delay)
     if budget.max_time is not None and elapsed + wait > budget.max_time:
         return STOP
     return Verdict(wait, False)

@@ -141,6 +141,8 @@ class Run:
             self._digester = self._repeats.digester = Digester(self._settings.digest)
             batches = self._digester.digested(batches)
         self._feed = feed(batches, self._loop, self._batch_arrived)
+        if self.stopping:
+            self._feed.stop()
         if self._connects_first:
             self._pool.open()
         self._counted_at = time.monotonic()
@@ -189,8 +191,8 @@ class Run:
             self._cut_short()
             return
         self.stopping = True
-        assert self._feed is not None
-        self._feed.stop()
+        if self._feed is not None:  # one that a redirect has just called for begins with the next turn
+            self._feed.stop()
         unsent = [*self._backlog, *waited, *self._pool.drain()]
         self._backlog.clear()
         self._give_up(unsent)

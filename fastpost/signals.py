@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from fastpost.errors import Exit
+from fastpost.outlet import break_off, hurry, take_time
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,13 +21,17 @@ def signals_taken(
     loop: asyncio.AbstractEventLoop, interrupted: Callable[[asyncio.AbstractEventLoop, signal.Signals], None]
 ) -> Iterator[None]:
     """Have SIGINT and SIGTERM call `interrupted` on the loop, also those that were `signals_held` so far."""
-    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in (*EXIT_CODES, signal.SIGALRM)}
     for number in EXIT_CODES:
         loop.add_signal_handler(number, interrupted, loop, number)
+        # In place of the loop's, which does nothing and has a write go on. The loop is told by a descriptor.
+        signal.signal(number, hurry)
+    signal.signal(signal.SIGALRM, break_off)
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
     try:
         yield
     finally:
+        take_time()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             loop.remove_signal_handler(number)

@@ -101,12 +101,16 @@ class Tally:
 
     Sizes are in octets, times in seconds of the monotonic clock. Each file is in exactly one of `ok` and `failed`
     once it is done; until then it is in `found` only.
+
+    Args:
+        concurrency: uploads that it may have in flight at a time.
     """
 
     __slots__ = (
         "at_once",
         "blocked",
         "causes",
+        "concurrency",
         "connections",
         "errors",
         "failed",
@@ -134,7 +138,8 @@ class Tally:
         "wasted",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int = 0) -> None:
+        self.concurrency = concurrency
         #: True while files are still being found.
         self.walking = True
         #: Files found, those rejected at once included; octets count known sizes only.

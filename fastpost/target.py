@@ -131,6 +131,11 @@ class Target:
         return hashlib.sha256(b"%b %b%b" % (self.method, self.origin.encode(), places)).digest()
 
     @property
+    def address(self) -> str:
+        """Host and port, as messages name them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def origin(self) -> str:
         """Scheme and authority, such as https://store.example:8443 (RFC 6454 §6.2)."""
         return f"{self.scheme}://{self.authority.decode()}"
@@ -177,7 +182,7 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
     Raises:
         UsageError: the URL, method or content type can't be meant; the message has the cure, never a password.
     """
-    shown = repr(_masked(to))
+    shown = repr(masked(to))
     _check_characters(to, shown)
     scheme, rest = _split_scheme(to, shown)
     match = re.fullmatch(_AFTER_SCHEME, rest)
@@ -254,7 +259,7 @@ def _without_secrets(text: str) -> str:
     return re.sub(_SECRET, masked, text) if "=" in text else text
 
 
-def _masked(to: str) -> str:
+def masked(to: str) -> str:
     """Return a URL that may be wrong in any way without what may be secret in it; rather too much than too little."""
     return _without_secrets(re.sub(_USERINFO, r"\1***@", to, count=1) if "@" in to else to)
 
@@ -274,7 +279,7 @@ def _check_characters(to: str, shown: str) -> None:
 def _split_scheme(to: str, shown: str) -> tuple[typing.Literal["http", "https"], str]:
     match = re.match(_SCHEME, to)
     if match is None:
-        raise UsageError(_without_scheme(_masked(to), shown))
+        raise UsageError(_without_scheme(masked(to), shown))
     match match[1].lower():
         case "http":
             return "http", to[match.end() :]

@@ -89,7 +89,7 @@ def no_connection(target: Target, error: OSError) -> ConnectFailed:
     cure = "check host and port, and that the server is up"
     if error.errno == errno.EMFILE:
         cure = "raise the limit of open files (ulimit -n 1024)"
-    return ConnectFailed(f"can't connect to {target.host}:{target.port} ({reason}): {cure}")
+    return ConnectFailed(f"can't connect to {target.address} ({reason}): {cure}")
 
 
 def no_answer(where: str, seconds: float, doubt: str) -> ConnectFailed:

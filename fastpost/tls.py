@@ -26,6 +26,11 @@ def client_context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.cacert, capath=empty)
     except OSError as error:
+        if error.filename is not None:  # the only file that the ssl module opens by itself, and names
+            raise TlsFailed(
+                f"SSLKEYLOGFILE {os.fsdecode(error.filename)}: no keys can be logged there ({reason(error)}): "
+                "name a file that can be written, or unset it"
+            ) from None
         raise TlsFailed(f"--cacert {settings.cacert}: no PEM certificates could be read ({reason(error)})") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 GRACE: Final = 10.0
 #: Runs shorter than this draw no progress, and are spared the loading of rich: 30 ms, once.
 _FIRST_FRAME: Final = 1.0
+#: Octets of the longest line of --failures, and more: a path has 4,095 at most, each of them up to six when escaped.
+_LONGEST_LINE: Final = 1 << 17
 #: Files whose sizes are looked up for the progress, in the walk's thread: about 2 µs each, and many small files can
 #: be told by their number as well.
 _SIZES_WANTED: Final = 4096
@@ -340,7 +342,7 @@ class UploadRun:
             self._say(f"{tally.failed:,} of {tally.found:,} files failed")
         if self._unreachable is not None:
             self._say(str(self._unreachable))
-        elif not tally.found and not tally.recorded:
+        elif not tally.found and not tally.recorded and self._signal is None:
             links = f"; {tally.skipped:,} symbolic links were skipped (--follow-symlinks)" if tally.skipped else ""
             self._say(f"nothing to upload: no file was found{links}")
 
@@ -370,6 +372,17 @@ class UploadRun:
                 self._failures.close()
             except OSError as error:
                 self._lose(error)
+            if self._lost_output and os.path.isfile(self._failures_path):
+                _cut_torn_line(self._failures_path)
+
+
+def _cut_torn_line(path: str) -> None:
+    """A disk that was full has taken the beginning of a line: who reads JSON lines would stop there."""
+    with contextlib.suppress(OSError), open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = file.seek(max(end - _LONGEST_LINE, 0))
+        torn = file.read(_LONGEST_LINE)
+        file.truncate(start + torn.rfind(b"\n") + 1 if b"\n" in torn else start)
 
 
 def _processes(settings: Settings, count: int) -> Processes:

@@ -37,7 +37,7 @@ class Uploader:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
-        self.tally = Tally()
+        self.tally = Tally(settings.concurrency)
         self._run: Run | None = None
 
     async def run(

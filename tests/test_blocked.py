@@ -160,10 +160,12 @@ OPENAT(openat) OPENAT(openat64) OPENAT(__openat_2) OPENAT(__openat64_2)
 
 
 @pytest.mark.unsanitized
+@pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize(
     "disk", [SLOW_DISK, CAN_NOT_TELL, SLOW_TO_OPEN], ids=["nothing cached", "cache can't be asked", "slow to open"]
 )
-def test_disk(tmp_path: Path, disk: str) -> None:
+def test_disk(tmp_path: Path, disk: str, connections: int) -> None:
+    """A loop that waits for it keeps all its connections waiting, not only the one whose file it is."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler is not None, "the compiler that fastpost needs anyway"
     source, library = tmp_path / "slow_disk.c", tmp_path / "slow_disk.so"
@@ -173,7 +175,8 @@ def test_disk(tmp_path: Path, disk: str) -> None:
     folder.mkdir()
     files(folder, 60, 3000)
     with Raw(Answering(*OPEN)) as server:
-        run = command.upload(folder, "--to", server.url, prefix=("env", f"LD_PRELOAD={library}"))
+        told = ("--to", server.url, "--connections", str(connections))
+        run = command.upload(folder, *told, prefix=("env", f"LD_PRELOAD={library}"))
     assert run.code == 0
     waited = run.report["blocked_s"]
     assert waited["disk"] >= 0.9 * sum(waited.values()), waited
@@ -283,7 +286,8 @@ def test_no_more_at_a_time_is_proposed_to_who_puts_off(tmp_path: Path) -> None:
 )
 def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock(cause: str, told: str) -> None:
     """And that the server was the limit nobody knows: their rate is the one that was asked for."""
-    tally = Tally()
+    tally = Tally(50)
+    tally.found = 51
     tally.blocked, tally.peer = {cause: 1.0}, Granted(server="nginx/1.22.1")
     verdict = causes.verdict(tally, scheduled=True)
     assert verdict is not None
@@ -296,6 +300,7 @@ def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock
     ("blocked", "at_once", "refused", "told", "untold"),
     [
         ({"server": 9.0}, 1, 0, "(--concurrency)", "--connections"),
+        ({"stream_window": 9.0}, 1, 0, "(--concurrency)", "--connections"),
         (
             {"server": 9.0, "stream_limit": 1.0},
             1,
@@ -312,7 +317,8 @@ def test_no_more_uploads_at_a_time_are_proposed_to_those_that_begin_by_the_clock
 def test_no_cure_is_named_that_was_tried(
     blocked: dict[str, float], at_once: int, refused: int, told: str, untold: str
 ) -> None:
-    tally = Tally()
+    tally = Tally(50)
+    tally.found = 51
     tally.blocked, tally.at_once, tally.refused = blocked, at_once, refused
     tally.peer = Granted(max_concurrent_streams=4)
     assert told in _sentence(tally)
@@ -328,9 +334,31 @@ def test_no_cure_is_named_that_was_tried(
 )
 def test_the_knob_is_that_of_a_proxy_and_not_of_what_is_behind_it(settings: dict[str, int], knob: str) -> None:
     """A proxy passes on the `server` field; windows are its own, as `probe` says too."""
-    tally = Tally()
+    tally = Tally(50)
+    tally.found = 51
     tally.blocked, tally.peer = {"connection_window": 1.0}, Granted(server="granian", settings=settings)
     assert f"; {knob}; or --connections" in _sentence(tally)
+
+
+@pytest.mark.parametrize(
+    ("cause", "found", "concurrency", "at_once", "told"),
+    [
+        ("connection_window", 1, 50, 1, "64 KiB, and it alone can grant more"),
+        ("connection_window", 3, 50, 1, "64 KiB; --connections 3"),
+        ("connection_window", 8, 50, 8, "64 KiB, and it alone can grant more"),
+        ("connection_window", 100, 2, 1, "64 KiB; --concurrency 4 --connections 4"),
+        ("stream_window", 50, 50, 1, "for each upload, and it alone can grant more"),
+        ("server", 50, 50, 1, "had not answered yet: it is the limit"),
+    ],
+)
+def test_a_cure_is_for_as_many_uploads_as_there_are(
+    cause: str, found: int, concurrency: int, at_once: int, told: str
+) -> None:
+    """More at a time help nobody who has no more, nor do connections beyond what may be in flight."""
+    tally = Tally(concurrency)
+    tally.blocked, tally.found, tally.at_once = {cause: 1.0}, found, at_once
+    tally.peer = Granted(connection_window=65_536, stream_window=65_536)
+    assert _sentence(tally).endswith(told)
 
 
 def test_time_adds_up(tmp_path: Path) -> None:

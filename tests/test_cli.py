@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from outcomes import ended
 
-from fastpost import __version__, cli, target, upload_run
+from fastpost import __version__, cli, report, target, upload_run
 from fastpost._table import Attempt
 from fastpost.config import Settings
 from fastpost.errors import Exit, FastpostError, HttpStatus, NotHttp2, ServeFailed
@@ -692,9 +692,46 @@ def test_a_signal_before_the_run_ends_quietly_and_stops_the_server(
         signal.pause()
 
     monkeypatch.setattr(upload_run, "Uploader", interrupted)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     result = run("upload", tree)
     assert result.exit_code == code
     assert Ingest.running == 0
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_raises_nothing_where_the_first_one_is_told(
+    number: signal.Signals, tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is in the midst of ending would end with a traceback."""
+    handlers = []
+
+    def interrupted(_settings: Settings) -> None:
+        os.kill(os.getpid(), number)
+        signal.pause()
+
+    def told(text: str) -> str:
+        handlers.append((signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)))
+        return text
+
+    monkeypatch.setattr(upload_run, "Uploader", interrupted)
+    monkeypatch.setattr(report, "safe", told)
+    run("upload", tree, "--to", STORE)
+    assert handlers[-1] == (signal.SIG_DFL, signal.SIG_DFL)
+
+
+def test_who_stopped_it_is_not_told_that_there_was_nothing(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Early(Waiting):
+        signals = (signal.SIGINT,)
+
+        async def run(self, batches: Iterable[Batch], *arguments: Any, **options: Any) -> None:
+            await super().run(batches, *arguments, **options)
+            self.tally.found = 0
+
+    monkeypatch.setattr(upload_run, "Uploader", Early)
+    result = run("upload", tree, "--to", STORE)
+    assert result.exit_code == 130
+    assert "nothing to upload" not in result.stderr
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------

@@ -368,6 +368,15 @@ def test_who_looks_at_no_certificate_loads_none(loopback: Certificates) -> None:
     assert client_context(Settings(to="https://h/", insecure=True, cacert=loopback.cafile)).get_ca_certs() != []
 
 
+def test_a_key_log_that_cannot_be_written_is_named_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, loopback: Certificates
+) -> None:
+    """The ssl module opens it, while it loads what is trusted: that is not to blame."""
+    monkeypatch.setenv("SSLKEYLOGFILE", "/nonexistent/keys")
+    with pytest.raises(TlsFailed, match=r"^SSLKEYLOGFILE /nonexistent/keys: .*unset it$"):
+        client_context(Settings(to="https://h/", cacert=loopback.cafile))
+
+
 def test_the_connections_of_a_run_share_what_was_loaded_for_tls(
     tmp_path: Path, loopback: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ ARROWS = {
     "progress": "report outlet tally",
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
-    "signals": "errors",
+    "signals": "outlet errors",
     "upload_run": "uploader processes signals journal verify progress report outlet tally target sources _table "
     "sources errors config",
     "__init__": "uploader _table _streams sources tally errors config",

@@ -21,7 +21,7 @@ from fastpost.tally import Peer, Shares, Tally
 @pytest.fixture
 def tally() -> Tally:
     """A run of 2 s: 1000 files, 998 of them uploaded."""
-    tally = Tally()
+    tally = Tally(50)
     tally.walking = False
     tally.found, tally.ok, tally.skipped = 998, 998, 4
     tally.payload, tally.sent, tally.wasted = 4_000_000, 4_100_000, 50_000

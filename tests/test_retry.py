@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import itertools
+import math
 import random
 from typing import Any
 
@@ -193,6 +194,11 @@ class TestRetryAfter:
         failure = HttpStatus(status, retry_after=value)
         assert verdict(failure, jitter=0).wait == 7
         assert verdict(failure, jitter=0.5, retried=2).wait == 7.25, "spread over one delay: not all come at once"
+
+    @pytest.mark.parametrize("delay", [600, math.inf])
+    def test_is_spread_over_no_more_than_the_longest_wait(self, delay: float) -> None:
+        budget = Budget(retries=3, delay=delay, repeatable=True, max_delay=30)
+        assert verdict(HttpStatus(503, retry_after="1"), budget, jitter=0.5).wait == 16
 
     def test_does_not_make_a_final_status_retryable(self) -> None:
         assert verdict(HttpStatus(404, retry_after="1")).wait is None

@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import h2.events
 import pytest
 from h2.settings import SettingCodes
-from h2_judge import goaway, settings_frame, window_update
+from h2_judge import END_HEADERS, END_STREAM, HEADERS, frame, goaway, settings_frame, window_update
 from in_process import (
     LOOPS,
     Answering,
@@ -264,7 +265,88 @@ def test_concurrency_holds_after_a_connection_was_lost(tmp_path: Path) -> None:
     assert server.bodies() == contents(uploads)
 
 
+def test_a_run_that_is_stopped_where_a_redirect_has_just_led_elsewhere(tmp_path: Path) -> None:
+    """The run there begins with the next turn of the loop; what waits for it is given up all the same."""
+
+    class Leading(Script):
+        def completed(self, peer: Peer, request: Request) -> None:
+            if len(peer.requests) == 20:
+                for number, one in enumerate(peer.requests.values()):
+                    peer.answer(one, 307 if number % 2 else 507, location=f"{other.url}{number}")
+
+    results = Results()
+
+    async def main(url: str, uploads: list[Upload]) -> None:
+        client = uploader(url, location=True, concurrency=20)
+
+        def stop(some: list[Any]) -> None:
+            results(some)
+            if any(one.status == 507 for one in some):
+                client.stop()
+
+        await client.run(batches(uploads), stop)
+
+    uploads = files(tmp_path, 20)
+    with Server() as other, Server(Leading()) as server:
+        drive(main(server.url, uploads))
+    assert results.once(uploads)
+    assert results.failures()["HttpStatus"] == 10
+
+
 # --- GOAWAY ---------------------------------------------------------------------------------------
+
+
+class Leaving:
+    """Says GOAWAY behind four requests, answers them late, and has meanwhile nothing for whoever connects anew."""
+
+    def __init__(self, *, refusals: int, late: float) -> None:
+        self.refusals = refusals
+        self._late = late
+        self.tries = 0
+        self._answer = Answering()
+
+    def __call__(self, stream: socket.socket, number: int) -> None:
+        if number == 0:
+            greet(stream, settings_frame({3: 4}))
+            await_requests(stream, 4)
+            stream.sendall(goaway(7))
+            time.sleep(self._late)
+            stream.sendall(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, one, b"\x88") for one in (1, 3, 5, 7)))
+            drain(stream)
+        elif self.tries < self.refusals:
+            self.tries += 1
+        else:
+            self._answer(stream, number)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_server_that_goes_away_slowly_is_not_hammered(tmp_path: Path, retries: int) -> None:
+    """Connection after connection fails while the first one still drains: once it is gone, what is left has one try."""
+    leaving = Leaving(refusals=10**6, late=2.5)
+    results = Results()
+    with Raw(leaving) as server:
+        drive(run(server.url, files(tmp_path, 30), results, retries=retries, concurrency=8))
+    assert results.failures() == {"ConnectFailed": 26}
+    assert leaving.tries <= 4 * (retries + 1), "at once, after a second, after two more, and when it was gone"
+
+
+def test_nor_are_uploads_lost_that_it_takes_when_it_is_back(tmp_path: Path) -> None:
+    with Raw(Leaving(refusals=1, late=2.0)) as server:
+        assert not drive(run(server.url, files(tmp_path, 30), retries=0)).failed
+
+
+def test_auto_may_grow_though_none_was_to_be_had_while_the_first_one_drained(tmp_path: Path) -> None:
+    """That is no sign that the server lets us have only one: there was none."""
+    leaving = Leaving(refusals=1, late=0.3)
+    slow = Answering(settings_frame({3: 1}), pause=0.02)
+
+    def serve(stream: socket.socket, number: int) -> None:
+        (leaving if leaving.tries == 0 else slow)(stream, number)
+
+    with Raw(serve) as server:
+        tally = drive(run(server.url, files(tmp_path, 80), retries=0, connections="auto"))
+    assert not tally.failed
+    assert server.connections > 3, "the first, the one refused, the one in its place: and more, for more streams"
 
 
 class Every(Script):

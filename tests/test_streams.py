@@ -676,8 +676,7 @@ def test_other_statuses_are_failures_with_their_fields(files: Files, status: byt
     failure = unharmed(script)
     assert isinstance(failure, HttpStatus)
     assert (failure.status, failure.retry_after) == (int(status), "7")
-    redirected = "redirected to /elsewhere: if that is where it should go, give that URL with --to"
-    assert failure.reason == (redirected if status < b"400" else "why")
+    assert (failure.reason, failure.location) == (("redirected", "/elsewhere") if status < b"400" else ("why", None))
 
 
 def test_of_a_page_for_browsers_the_title_is_the_reason(files: Files) -> None:
@@ -982,14 +981,23 @@ def shrink(file: Path) -> None:
     os.truncate(file, file.stat().st_size - 1)
 
 
+def replace(file: Path) -> None:
+    """As editors and rsync do: the name is another file's then, of the same size and mtime."""
+    other = file.with_name("other")
+    other.write_bytes(b"x" * file.stat().st_size)
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    other.rename(file)
+
+
 @pytest.mark.parametrize("staged", [True, False])
 @pytest.mark.parametrize("size", [30_000, 65_537, 300_000])
-@pytest.mark.parametrize("change", [grow, touch, shrink])
+@pytest.mark.parametrize("change", [grow, touch, shrink, replace])
 def test_a_file_that_changes_is_never_a_complete_upload(
     files: Files, tmp_path: Path, change: Callable[[Path], None], size: int, staged: bool
 ) -> None:
     file = tmp_path / "changing"
     file.write_bytes(bytes(size))
+    file.with_name("link").hardlink_to(file)
     judge = Judge({INITIAL: 20_000})
     wire = Wire(session(staged=staged), judge)
     wire.client.submit(attempts([file, *files(50_000)]))
@@ -1007,14 +1015,40 @@ def test_a_file_that_changes_is_never_a_complete_upload(
     wire.close()
 
 
-def test_a_removed_file_still_goes_up(tmp_path: Path) -> None:
+def test_a_response_that_does_not_end_has_no_status(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(10, 10))
+    script.take()
+    script.send(script.response(1, b"200", end_stream=False), script.response(3, b"507"))
+    script.send(rst_stream(1, ErrorCode.INTERNAL_ERROR))
+    ends = script.ends()
+    assert (ends[b"/0"].status, type(ends[b"/0"].failure)) == (0, StreamReset)
+    assert (ends[b"/1"].status, type(ends[b"/1"].failure)) == (507, HttpStatus)
+    script.close()
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def remove_another_name(file: Path) -> None:
+    file.with_name("link").unlink()
+
+
+def rename(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("change", [remove, remove_another_name, rename])
+def test_a_removed_file_still_goes_up(tmp_path: Path, change: Callable[[Path], None]) -> None:
     file = tmp_path / "file"
     file.write_bytes(octets := random.Random(1).randbytes(200_000))
+    file.with_name("link").hardlink_to(file)
     judge = Judge()
     wire = Wire(session(staged=False), judge)
     wire.client.submit(attempts([file]))
     wire.step()
-    file.unlink()
+    change(file)
     wire.run()
     assert judge.bodies() == {b"/0": octets}
     wire.finished.clear()

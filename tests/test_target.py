@@ -210,6 +210,7 @@ class TestAuthority:
     def test_parsed(self, to: str, scheme: str, host: str, port: int, authority: bytes) -> None:
         parsed = parse(to)
         assert (parsed.scheme, parsed.host, parsed.port, parsed.authority) == (scheme, host, port, authority)
+        assert parsed.address == (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 class TestMistakes:

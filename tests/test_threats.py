@@ -114,6 +114,7 @@ def test_two_servers_that_send_to_each_other_are_left(tmp_path: Path) -> None:
         outcome = upload(folder, first, "--location")
         requests = len(list(first.streams())) + len(list(second.streams()))
     assert outcome.failed == {"000": "HttpStatus"}
+    assert "redirected 6 times" in outcome.err
     assert requests == 6
 
 
@@ -127,6 +128,7 @@ def test_locations_that_lead_nowhere_are_failures(tmp_path: Path, location: str)
         outcome = upload(folder, server, "--location")
     assert outcome.failed == {"000": "HttpStatus"}
     assert outcome.code == 1
+    assert "u:p@" not in outcome.err + str(outcome.report)
 
 
 def test_a_server_that_repeats_the_credential_and_more(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT
         [*prefix, sys.executable, *(("-c", code) if code else ("-m", "fastpost")), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": python_path(_package_folder())},
+        env=environment(),
         timeout=limit,
         check=False,
     )
@@ -80,6 +80,11 @@ def run(*arguments: str | Path, prefix: Sequence[str] = (), limit: float = LIMIT
     print(f"--- fastpost {' '.join(map(str, arguments))}: exit {done.returncode} ---\n{out[-4000:]}\n{err[-4000:]}")
     assert "Traceback" not in err
     return Run(done.returncode, out, err, json.loads(out) if out.startswith('{"schema"') else {})
+
+
+def environment() -> dict[str, str]:
+    """Return what a command of its own needs to run the package under test."""
+    return {**os.environ, "PYTHONPATH": python_path(_package_folder())}
 
 
 def python_path(folder: str | Path) -> str:

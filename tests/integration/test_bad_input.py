@@ -334,7 +334,14 @@ def _rewrite(file: Path) -> None:
         written.write(os.urandom(file.stat().st_size))
 
 
-CHANGES = pytest.mark.parametrize("change", [_shrink, _shrink_to_nothing_left, _grow, _rewrite])
+def _replace(file: Path) -> None:
+    """Put another file of the same size in its place."""
+    other = file.parent.with_name("another")
+    other.write_bytes(os.urandom(file.stat().st_size))
+    other.rename(file)
+
+
+CHANGES = pytest.mark.parametrize("change", [_shrink, _shrink_to_nothing_left, _grow, _rewrite, _replace])
 ENCRYPTION = pytest.mark.parametrize("encrypted", [False, True], ids=["cleartext", "tls"])
 
 

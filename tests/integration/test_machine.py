@@ -1,14 +1,18 @@
-"""What the machine does to a run: a disk that fails to read, one that is full, a wall clock that jumps."""
+"""What the machine does to a run: a disk that fails or is full, a clock that jumps, a terminal that takes nothing."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,12 +140,16 @@ def test_a_full_disk_under_journal_and_failures_ends_no_upload(tmp_path: Path, s
     with ScriptedServer(Refusing()) as server:
         run = command.upload(folder, "--to", server.url, *arguments)
         held = json.loads(command.run("journal", "show", journal, "--output-format", "json").out)
+        written = failures.read_text()
         failures.unlink()
         again = command.upload(folder, "--to", server.url, "--journal", journal)
     assert run.code == 1
     assert run.files == {"total": 500, "ok": 400, "failed": 100, "skipped": 0}
     for file in (journal, failures):
         assert run.told(str(file), "No space left on device", "the uploads go on")
+    for line in written.splitlines(keepends=True):
+        assert line.endswith("\n"), "a line that was begun is cut off"
+        assert json.loads(line)["message"] == "status 403"
     assert held["torn"] == 0
     assert held["files"] < 400
     assert again.files == {
@@ -186,6 +194,37 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.unsanitized
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("told", "unread"), [("--show-response", "stdout"), ("-vv", "stderr")])
+def test_a_reader_that_reads_no_more_keeps_nobody_from_ending_it(
+    tmp_path: Path, told: str, unread: str, number: signal.Signals
+) -> None:
+    """A paused pager, a supervisor that has lost interest: uploads wait for it, but not when they are to end."""
+    for one in range(3000):
+        (tmp_path / f"{one:04}").write_bytes(b"x")
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    script = Script()
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, unread: writing}
+    with ScriptedServer(script) as server:
+        command_line = [sys.executable, "-m", "fastpost", "upload", str(tmp_path), "--to", server.url, told]
+        process = subprocess.Popen(command_line, env=command.environment(), **streams)
+        os.close(writing)
+        try:
+            seen = -1
+            while len(server.requests) > seen or not seen:  # until nothing is taken any more
+                seen = len(server.requests)
+                time.sleep(0.5)
+            assert process.poll() is None
+            process.send_signal(number)
+            assert process.wait(15) == 128 + number
+        finally:
+            process.kill()
+            process.wait()
+            os.close(reading)
+    assert seen < 3000
+
+
 @pytest.mark.parametrize("most", [7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24])
 @pytest.mark.parametrize("options", [(), ("--processes", "4", "--digest", "sha-256", "--verify")], ids=["plain", "all"])
 def test_few_descriptors_are_enough_or_refused(tmp_path: Path, most: int, options: tuple[str, ...]) -> None:
