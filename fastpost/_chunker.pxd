@@ -27,7 +27,7 @@ cdef enum:
     # What an open file is, compared with what it was when it was opened.
     SAME
     CHANGED
-    UNLINKED
+    STIRRED
     # What takes longer (µs), asleep, had to wait for a disk or for who serves the files, where nothing else tells.
     SLOW_UNASKED = 200
 
@@ -49,8 +49,8 @@ cdef class Source:
     # Which file it is, as of opening: with `size`, what a record or a digest of it is compared by.
     cdef readonly int64_t mtime_ns
     cdef readonly uint64_t inode
-    # Names that it had then.
-    cdef unsigned long _links
+    # When its permissions or names last changed, as of then.
+    cdef int64_t _ctime_ns
     # Of a borrowed mapping: octets after which it begins anew, and where in it the source begins; 0 for a file.
     cdef int64_t _period
     cdef int64_t _start

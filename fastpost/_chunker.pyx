@@ -46,10 +46,10 @@ cdef extern from "<sys/stat.h>" nogil:
         long tv_nsec
     cdef struct stat_result "stat":
         unsigned int st_mode
-        unsigned long st_nlink
         uint64_t st_ino
         int64_t st_size
         timespec st_mtim
+        timespec st_ctim
     int fstat(int fd, stat_result* out)
     bint S_ISREG(unsigned int mode)
     bint S_ISDIR(unsigned int mode)
@@ -139,14 +139,14 @@ cdef inline bint _is_slow(int64_t since, long sleeps) noexcept nogil:
     return now_us() - since >= (_SLOW if _asks_cache else SLOW_UNASKED) and slept() > sleeps
 
 
-cdef inline int64_t _mtime_ns(const stat_result* status) noexcept nogil:
+cdef inline int64_t _nanoseconds(const timespec* date) noexcept nogil:
     """Nanoseconds; ±(2⁶³−1) for dates outside 1677 to 2262, as `sources.mtime_ns` has it."""
-    cdef int64_t seconds = status.st_mtim.tv_sec
+    cdef int64_t seconds = date.tv_sec
     if seconds >= _MOST_SECONDS:
         return INT64_MAX
     if seconds < -_MOST_SECONDS:
         return -INT64_MAX
-    return seconds * 1000000000 + status.st_mtim.tv_nsec
+    return seconds * 1000000000 + date.tv_nsec
 
 
 @cython.final
@@ -164,7 +164,7 @@ cdef class Source:
         self._fetched_at = -1
         self._period = 0
         self._start = 0
-        self._links = 0
+        self._ctime_ns = 0
         self.size = -1
         self.offset = 0
         self.cold = False
@@ -199,9 +199,9 @@ cdef class Source:
             self.close()
             return EISDIR if S_ISDIR(status.st_mode) else ENODEV
         self.size = status.st_size
-        self.mtime_ns = _mtime_ns(&status)
+        self.mtime_ns = _nanoseconds(&status.st_mtim)
         self.inode = status.st_ino
-        self._links = status.st_nlink
+        self._ctime_ns = _nanoseconds(&status.st_ctim)
         return 0
 
     cdef bint hold(self, Py_ssize_t limit) noexcept:
@@ -383,15 +383,17 @@ cdef class Source:
     cdef int compare(self) noexcept:
         """Is the file what it was when it was opened? What is in memory was looked at then.
 
-        CHANGED: another size or mtime. UNLINKED: it has lost a name, perhaps the one that it was opened by: to another
-        file (rename(2)), or for good.
+        CHANGED: another size or mtime. STIRRED: its permissions have changed, or its names, and perhaps the one that it
+        was opened by is another file's now (rename(2)).
         """
         cdef stat_result status
         if self._period or self._whole:
             return SAME
-        if fstat(self._fd, &status) != 0 or status.st_size != self.size or _mtime_ns(&status) != self.mtime_ns:
+        if fstat(self._fd, &status) != 0 or status.st_size != self.size:
             return CHANGED
-        return UNLINKED if status.st_nlink < self._links else SAME
+        if _nanoseconds(&status.st_mtim) != self.mtime_ns:
+            return CHANGED
+        return SAME if _nanoseconds(&status.st_ctim) == self._ctime_ns else STIRRED
 
     cdef bint holds_more(self) noexcept:
         """True when there are octets beyond `size`, as in files of /proc, whose size reads 0."""

@@ -11,7 +11,7 @@ cimport cython
 from libc.errno cimport EIO, EMFILE, ENFILE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastpost._chunker cimport CHANGED, SLOW_UNASKED, UNLINKED, Mapping, Source, now_us, slept
+from fastpost._chunker cimport CHANGED, SLOW_UNASKED, STIRRED, Mapping, Source, now_us, slept
 from fastpost._folder cimport Folder
 from fastpost._frames cimport DATA, END_STREAM, FRAME_HEADER, put_frame_header
 from fastpost._gather cimport GatherList
@@ -179,7 +179,7 @@ cdef class RequestContent:
     cdef bint _is_another(self, Attempt attempt) except -1:
         """Has the file changed since it was opened, or another one its place? One that is gone goes up whole."""
         cdef int found = attempt.source.compare()
-        if found != UNLINKED:
+        if found != STIRRED:
             return found == CHANGED
         try:
             return os.stat(attempt.file, follow_symlinks=attempt.follow).st_ino != attempt.inode

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastpost import __version__, causes, hdr
@@ -154,7 +155,7 @@ def _windowed(one: Measured, blocked: dict[str, float]) -> Tally:
     """Return what `causes` looks at, of the window alone."""
     tally, windowed = one.tally, Tally(one.plan.settings.concurrency)
     windowed.blocked = blocked
-    windowed.found, windowed.peer = tally.found, tally.peer
+    windowed.found, windowed.peer = one.plan.count or sys.maxsize, tally.peer
     windowed.connections, windowed.at_once, windowed.refused = tally.connections, tally.at_once, tally.refused
     return windowed
 

@@ -127,13 +127,15 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # not one of Python's
+                signal.signal(number, handler)
 
 
 def _end_at_the_next_signal() -> None:
     """Leave no handler that would raise in the midst of what the first signal has brought about."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fill_standard_descriptors() -> None:

@@ -39,8 +39,10 @@ if typing.TYPE_CHECKING:
 _SOON = 5.0
 #: Seconds for which a connection that is being opened has its share of the streams: a handshake takes less.
 _PROMPT = 1.0
-#: Seconds until the next try to connect, when none was to be had and those that are left drain; doubled each time.
+#: Seconds until the next try to connect, when none was to be had and those that are left drain; doubled each time, but
+#: no more often than any bound needs.
 _LULL = 1.0
+_MOST_DOUBLINGS = 10
 
 
 class Pool:
@@ -172,8 +174,8 @@ class Pool:
         if self._live:
             self._have_one_fewer()
             self._on_ready()
-        elif self._coming:
-            pass  # one of those may be had
+        elif self._opening:
+            pass  # one of those may be had, or the last of them sees to it
         elif self.connections:
             self._pause()
         else:
@@ -181,7 +183,7 @@ class Pool:
 
     def _pause(self) -> None:
         """Only connections that drain are left: what is to be sent has time until they are gone, and one more try."""
-        wait = min(_LULL * 2**self._lulls, self._budget.max_delay)
+        wait = min(_LULL * 2 ** min(self._lulls, _MOST_DOUBLINGS), self._budget.max_delay)
         self._lulls += 1
         self._lull = asyncio.get_running_loop().call_later(wait, self._resume)
 

@@ -171,6 +171,12 @@ class Portions:
         with self._lock:
             return bool(self._aside)
 
+    @property
+    def walking(self) -> bool:
+        """True while a step of the walk is under way: what it finds was not handed out either."""
+        with self._lock:
+            return self._walking
+
     def take_back(self) -> list[Upload]:
         """Return what was found and not handed out, once it is stopped."""
         with self._lock:

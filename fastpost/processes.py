@@ -44,6 +44,8 @@ _LASTS: Final = 2.0
 #: Octets of a stream's window from which one connection does as much as two: with smaller ones each waits for credit,
 #: and to leave one to somebody who may not come costs more than he could bring.
 _LARGE: Final = 2**20
+#: Seconds that a run which was stopped waits for the step of the walk that is under way.
+_LAST_STEP: Final = 1.0
 #: Messages of a worker that may wait for the loop.
 _MESSAGES_AHEAD: Final = 4
 
@@ -203,9 +205,16 @@ class _Run:
             tally.walking = False
             tally.finished = time.monotonic()
         if self._processes.stopping:
-            self._leave_out(self._portions.take_back(), None)
+            await self._give_up_the_rest()
         if self._unreachable is not None and not tally.connections:
             raise self._unreachable
+
+    async def _give_up_the_rest(self) -> None:
+        """Fail what nobody has begun, with what the step of the walk has found that is under way, if it ends soon."""
+        latest = time.monotonic() + _LAST_STEP
+        while self._portions.walking and time.monotonic() < latest:
+            await asyncio.sleep(0.01)
+        self._leave_out(self._portions.take_back(), None)
 
     def stop(self) -> None:
         """Hand out nothing more: those that have nothing yet end by that."""

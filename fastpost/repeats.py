@@ -74,7 +74,7 @@ class Repeats:
         self._elsewhere: Elsewhere | None = None
         #: Has the digests of files that change, where digests go along.
         self.digester: Digester | None = None
-        #: Nothing is tried again any more.
+        #: Nothing is tried again any more. (A run that has ended judges nothing.)
         self._stopped = False
 
     def __len__(self) -> int:

@@ -427,6 +427,8 @@ class Run:
         self._finish_if_done()
 
     def _report(self, results: list[Attempt]) -> None:
+        if not results:
+            return
         if not self._led:
             self.tally.add(results)
         if self._on_results is not None:

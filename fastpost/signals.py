@@ -31,11 +31,12 @@ def signals_taken(
     try:
         yield
     finally:
-        take_time()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
+        for number in EXIT_CODES:
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            signal.signal(number, before[number])
+        take_time()
+        signal.signal(signal.SIGALRM, before[signal.SIGALRM])
 
 
 @contextlib.contextmanager

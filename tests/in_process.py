@@ -129,6 +129,7 @@ class Results:
         self.all: list[UploadResult] = []
 
     def __call__(self, results: list[UploadResult]) -> None:
+        assert results, "nobody is told of nothing"
         self.all += results
 
     def failures(self) -> collections.Counter[str]:

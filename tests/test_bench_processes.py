@@ -90,6 +90,15 @@ def test_a_second_is_added_up_when_all_have_told_it(shared: SharedMeasurement) -
     assert shared.meter.whole.latency.total == 5
 
 
+def test_the_cure_is_for_uploads_without_end(shared: SharedMeasurement) -> None:
+    """A load has as many as may be in flight; what each process has found of them is not told."""
+    for each in shared._members:
+        shared._hear(each, told(1))
+    verdict = causes.verdict(bench_report._windowed(shared, {"server": 1.0}), processes=2)
+    assert verdict is not None
+    assert "(--concurrency)" in verdict.sentence
+
+
 def test_one_that_skipped_a_second_is_late_and_loses_nothing(shared: SharedMeasurement) -> None:
     first, second = shared._members
     for at in (1, 2, 3):

@@ -989,9 +989,16 @@ def replace(file: Path) -> None:
     other.rename(file)
 
 
+def put_aside(file: Path) -> None:
+    """The old one is kept under another name."""
+    octets = file.read_bytes()
+    file.rename(file.with_name("backup"))
+    file.write_bytes(octets)
+
+
 @pytest.mark.parametrize("staged", [True, False])
 @pytest.mark.parametrize("size", [30_000, 65_537, 300_000])
-@pytest.mark.parametrize("change", [grow, touch, shrink, replace])
+@pytest.mark.parametrize("change", [grow, touch, shrink, replace, put_aside])
 def test_a_file_that_changes_is_never_a_complete_upload(
     files: Files, tmp_path: Path, change: Callable[[Path], None], size: int, staged: bool
 ) -> None:
@@ -1039,7 +1046,11 @@ def rename(file: Path) -> None:
     file.rename(file.with_name("elsewhere"))
 
 
-@pytest.mark.parametrize("change", [remove, remove_another_name, rename])
+def forbid(file: Path) -> None:
+    file.chmod(0o400)
+
+
+@pytest.mark.parametrize("change", [remove, remove_another_name, rename, forbid])
 def test_a_removed_file_still_goes_up(tmp_path: Path, change: Callable[[Path], None]) -> None:
     file = tmp_path / "file"
     file.write_bytes(octets := random.Random(1).randbytes(200_000))

@@ -193,7 +193,6 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: py
     assert again.files == {"total": 0, "ok": 0, "failed": 0, "skipped": 50}
 
 
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("told", "unread"), [("--show-response", "stdout"), ("-vv", "stderr")])
 def test_a_reader_that_reads_no_more_keeps_nobody_from_ending_it(
@@ -225,6 +224,7 @@ def test_a_reader_that_reads_no_more_keeps_nobody_from_ending_it(
     assert seen < 3000
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("most", [7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24])
 @pytest.mark.parametrize("options", [(), ("--processes", "4", "--digest", "sha-256", "--verify")], ids=["plain", "all"])
 def test_few_descriptors_are_enough_or_refused(tmp_path: Path, most: int, options: tuple[str, ...]) -> None:
