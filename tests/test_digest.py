@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import errno
 import hashlib
 import os
 import pathlib
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from fastpost._chunker import Source
 from fastpost.digest import CHUNK, Abandoned, Digester, Reader
 from fastpost.errors import FileUnreadable, FileVanished, NotRegularFile
 from fastpost.sources import Batch, Upload
+from fastpost.waiting import Waiting
 
 CONTENT = b"what the file holds"
 CODED_512 = base64.b64encode(hashlib.sha512(CONTENT).digest())
@@ -134,3 +137,34 @@ def test_an_abandoned_reader_stops(tmp_path: pathlib.Path) -> None:
     batch = Batch()
     batch.uploads = [file(tmp_path / "b")]
     assert list(digester.digested([batch])) == []
+
+
+def test_what_is_taken_back_while_it_is_read_again_is_due_no_more() -> None:
+    reading = threading.Event()
+
+    told: list[object] = []
+
+    class Reading:
+        """A digester that takes its time."""
+
+        def again(self, upload: Upload) -> None:
+            assert reading.wait(60)
+
+        def attach(self, attempt: Attempt, found: None) -> None:
+            told.append("attached, though nobody wants it any more")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(loop, on_due=told.append, on_failed=told.append, on_error=told.append)
+        attempt: Any = Attempt()
+        attempt.upload = Upload(b"/a", b"a")
+        waiting.digest(attempt, 0.0, Reading())  # type: ignore[arg-type]
+        assert len(waiting) == 1
+        assert waiting.take_back() == [attempt]
+        reading.set()
+        await loop.shutdown_default_executor()
+        await asyncio.sleep(0)
+        assert not told
+        assert len(waiting) == 0
+
+    asyncio.run(main())

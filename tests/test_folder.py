@@ -43,6 +43,18 @@ def test_a_folder_of_several_files_is_opened_and_a_lone_one_is_not(tmp_path: Pat
     assert live_objects() == (0, 0)
 
 
+def test_a_file_above_the_folder_is_not_one_of_the_same_name_in_it(tmp_path: Path) -> None:
+    """Where an octet of a name is missed, another file would be uploaded in its place."""
+    folder = Folder()
+    walked(folder, tmp_path / "a" / "b")
+    walked(folder, tmp_path / "a" / "bb")
+    (tmp_path / "a" / "3").write_text("above")
+    assert opened(folder, tmp_path / "a" / "3") == b"above"
+    walked(folder, tmp_path / "a" / "b")
+    assert opened(folder, tmp_path / "a" / "bb" / "3") == b"bb3"
+    folder.shut()
+
+
 def test_a_folder_that_was_replaced_is_found_again(tmp_path: Path) -> None:
     folder, place = Folder(), tmp_path / "a"
     walked(folder, place)
@@ -108,3 +120,26 @@ def test_descriptors_that_are_spared(tmp_path: Path) -> None:
     finally:
         spare_descriptors(2**31 - 1)
     assert live_objects() == (0, 0)
+
+
+def free_descriptors() -> list[int]:
+    """Return the numbers of the next ones that are free."""
+    taken = [os.dup(0) for _ in range(5)]
+    for fd in taken:
+        os.close(fd)
+    return taken
+
+
+def test_a_descriptor_that_is_spared_is_given_back(tmp_path: Path) -> None:
+    before = free_descriptors()
+    folder = Folder()
+    walked(folder, tmp_path / "a")
+    one = Source.from_path(bytes(tmp_path / "a/1"), folder)
+    spare_descriptors(before[2])
+    try:
+        assert opened(folder, tmp_path / "a/3") == b"a3", "with the folder's own"
+    finally:
+        spare_descriptors(2**31 - 1)
+    one.shut()
+    folder.shut()
+    assert free_descriptors() == before

@@ -190,6 +190,22 @@ def test_a_lower_limit_holds_at_once_and_for_good() -> None:
         assert growth.step(sample(growth, 1e6 * growth.wanted, closed=0.85)) <= 3
 
 
+def test_a_limit_is_never_raised() -> None:
+    growth = Growth(8)
+    growth.limit(2)
+    growth.limit(5)
+    in_step(growth, 5, closed=0.85)
+    assert growth.wanted == 2
+
+
+def test_a_step_that_is_taken_back_stays_within_the_limit() -> None:
+    growth = Growth(8)
+    in_step(growth, 1.2, closed=0.85)
+    assert growth.wanted == 4, "on trial: from 2"
+    growth.limit(1)
+    assert steps(growth, 5, 1.0, closed=0.85) == 1
+
+
 def test_a_share_holds_at_once_and_until_the_next_one() -> None:
     """What another process was to have comes back; what the server refuses does not."""
     growth = Growth(8)

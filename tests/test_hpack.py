@@ -427,6 +427,22 @@ def test_an_entry_named_after_the_one_that_it_evicts() -> None:
         assert decoder.fields == [(b"x-name-that-goes", value)]
 
 
+def test_an_entry_that_is_written_over_the_one_that_it_is_named_after() -> None:
+    """The table begins again at its front, and what it evicts for a large entry lies where that comes to be."""
+    encoder = hpack.Encoder()
+    decoder = ResponseDecoder()
+    name = b"x-" + b"n" * 28
+    for field in [(b"x-a", b"1" * 2247), (b"x-b", b"2" * 2247), (name, b"3" * 10), (b"x-c", b"4" * 3697)]:
+        assert decoder.decode_block(b"\x88" + encoder.encode([field], huffman=False))
+    # The name is the second entry from the newest.
+    value = b"v" * 900
+    block = b"\x88\x7f\x00\x7f" + bytes([0x80 | (900 - 127) & 127, (900 - 127) >> 7]) + value
+    assert decoder.decode_block(block)
+    assert decoder.fields == [(name, value)]
+    assert decoder.decode_block(b"\x88\xbe")
+    assert decoder.fields == [(name, value)]
+
+
 def test_a_field_list_may_have_its_limit_and_no_octet_more() -> None:
     limit = len(b":status" + b"200") + 32 + len(b"x" + b"12345") + 32
     decoder = ResponseDecoder(max_list_size=limit)
@@ -517,6 +533,7 @@ def test_content_length_of_a_response(values: tuple[bytes, ...], length: int) ->
         (b"1, 1",),
         (b"9" * 19,),
         (b"1", b"2"),
+        (b"0", b"1"),
         (b"2", b"x"),
     ],
 )

@@ -62,6 +62,19 @@ def test_successes_are_kept_in_order_and_failures_are_not(path: pathlib.Path) ->
     assert names(path) == ["a", "b", "d", "e"]
 
 
+def test_the_name_of_a_new_journal_gets_to_the_disk(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    opened(path).close()
+    assert synced == [str(path), str(path.parent)]
+
+
 def test_what_is_recorded_gets_to_the_disk_without_another_call(
     path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,10 @@ def test_damage_at_any_octet_costs_its_record_alone() -> None:
         assert found.intact == (ends[3] if last else len(octets))
 
 
-@pytest.mark.parametrize("length", [1, 4096, recorded.BUFFER - 1, recorded.BUFFER, 3 * recorded.BUFFER + 5])
+@pytest.mark.parametrize(
+    "length",
+    [1, 4096, recorded.BUFFER - 1, recorded.BUFFER, recorded.BUFFER + 20_000, 3 * recorded.BUFFER + 5],
+)
 @pytest.mark.parametrize("kind", ["zeros", "random"])
 def test_what_lies_behind_a_stretch_of_damage_is_found(length: int, kind: str) -> None:
     damage = bytes(length) if kind == "zeros" else random.Random(length).randbytes(length)
@@ -236,6 +239,25 @@ def test_a_link_is_recorded_as_what_it_points_to(tree: pathlib.Path) -> None:
     (tree / "link").unlink()
     (tree / "link").symlink_to("b")
     assert sifted(known, tree, follow_symlinks=True)[1] == []
+
+
+def test_a_link_that_is_not_followed_is_not_what_it_points_to(tree: pathlib.Path) -> None:
+    known = Recorded(shared=False)
+    known.add(entry(tree / "a"))
+    (tree / "a").rename(tree / "elsewhere")
+    (tree / "a").symlink_to("elsewhere")
+    batch = Batch()
+    batch.uploads = [Upload(os.fsencode(tree / "a"), b"a", follow=follow) for follow in (False, True)]
+    (after,) = known.sift([batch])
+    assert [upload.follow for upload in after.uploads] == [False]
+    assert [upload.follow for upload in after.recorded] == [True]
+
+
+def test_a_file_that_was_uploaded_twice_is_held_once(tree: pathlib.Path) -> None:
+    known = Recorded(shared=False)
+    for _ in range(2):
+        known.add(entry(tree / "a"))
+    assert len(known) == 1
 
 
 def test_hashes_are_found_again_however_many() -> None:

@@ -292,6 +292,19 @@ def test_short_stays_say_nothing_of_turns() -> None:
     assert scheduler.retired == 0
 
 
+def test_all_stays_that_tell_make_one_share() -> None:
+    scheduler = Scheduler(1000)
+    scheduler.join(0)
+    for _ in range(3):
+        scheduler.resume(0)
+        for _ in range(5):
+            scheduler.charge(1000)
+        scheduler.leave(0)
+    scheduler.end(0)
+    assert scheduler.retired == 1
+    assert scheduler.shares == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("fair", [True, False])
 def test_shares_tell_turns_that_are_even_from_those_that_are_not(fair: bool) -> None:
     scheduler = Scheduler(1000, fair)

@@ -110,6 +110,8 @@ def test_our_own_ping() -> None:
     assert not script.client.ping_answered
     script.send(frame(PING, ACK, 0, ping.payload))
     assert script.client.ping_answered
+    script.client.ping()
+    assert not script.client.ping_answered, "the next one is not"
 
 
 def test_goodbye() -> None:

@@ -15,6 +15,7 @@ from h2_judge import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     LARGEST_WINDOW,
     OPEN,
@@ -43,6 +44,7 @@ from h2_judge import files as files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastpost._chunker import live_objects
 from fastpost.errors import (
     ErrorCode,
     FastpostError,
@@ -115,6 +117,14 @@ def test_fifo_order_holds_for_mapped_files(files: Files) -> None:
     order += [stream_id for stream_id, _ in served_octets(script.take())]
     assert order == sorted(order)
     assert set(order) == {1, 3}
+    script.close()
+
+
+@pytest.mark.parametrize("size", [70_000, 80_000, 90_000, 100_000, 110_000])
+def test_fifo_has_the_window_wait_for_the_tail_of_a_mapped_file(files: Files, size: int) -> None:
+    script = Script(session(fair=False, staged=False), OPEN, window=size - 65_535)
+    script.submit(files(size, 80_000))
+    assert sum(octets for stream_id, octets in served_octets(script.take()) if stream_id == 1) == size
     script.close()
 
 
@@ -322,6 +332,26 @@ def test_nothing_on_a_window_of_zero(files: Files) -> None:
     script.close()
 
 
+def test_who_begins_with_a_window_of_zero_stops_nobody(files: Files) -> None:
+    script = Script(session(), {INITIAL: 0}, window=WIDE)
+    script.submit(files(100, 200))
+    script.take()
+    script.send(window_update(3, 200))
+    assert served_octets(script.take()) == [(3, 200)]
+    script.close()
+
+
+def test_whose_window_settings_end_stops_nobody(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000}, window=WIDE)
+    script.submit(files(2000, 3000))
+    script.take()
+    script.send(window_update(1, 500), settings_frame({INITIAL: 500}))  # windows: 0 and −500
+    assert not served_octets(script.take())
+    script.send(window_update(3, 600))
+    assert served_octets(script.take()) == [(3, 100)]
+    script.close()
+
+
 def test_settings_push_a_window_below_zero_and_restore_it(files: Files) -> None:
     script = Script(session(), {INITIAL: 30_000}, window=WIDE)
     script.submit(files(60_000))
@@ -339,6 +369,41 @@ def test_settings_push_a_window_below_zero_and_restore_it(files: Files) -> None:
     assert sum(octets for _, octets in served_octets(script.take())) == 20_000
     # SETTINGS never move the connection's window.
     assert script.client.plane.window.available == LARGEST_WINDOW - 50_001
+    script.close()
+
+
+def tail_waits(files: Files) -> Script:
+    """Return a connection with two mapped files, of which one is sent but for its tail, and that is not looked at."""
+    script = Script(session(staged=False), {INITIAL: 80_000}, window=WIDE)
+    script.submit(files(75_000, 200_000))
+    assert script.client.fill(script.now)
+    first = list(split(script.client.plane.take_octets(script.now)))
+    assert sum(octets for stream_id, octets in served_octets(first) if stream_id == 1) == 65_536
+    assert not any(one.flags & END_STREAM for one in first)
+    return script
+
+
+def test_a_window_that_falls_below_zero_while_a_tail_waits(files: Files) -> None:
+    script = tail_waits(files)
+    script.send(settings_frame({INITIAL: 60_000}))
+    assert not [octets for stream_id, octets in served_octets(script.take()) if stream_id == 1]
+    script.send(settings_frame({INITIAL: 80_000}))
+    assert (1, 75_000 - 65_536) in served_octets(script.take())
+    script.send(script.response(1))
+    assert script.ends()[b"/0"].ok
+    script.close()
+
+
+@pytest.mark.parametrize("ends", ["reset", "response"])
+def test_a_stream_that_ends_while_its_tail_waits_leaves_the_others_alone(files: Files, ends: str) -> None:
+    script = tail_waits(files)
+    script.send(rst_stream(1, ErrorCode.CANCEL) if ends == "reset" else script.response(1, b"413"))
+    script.send(window_update(3, 200_000))
+    frames = script.take()
+    assert {stream_id for stream_id, _ in served_octets(frames)} == {3}
+    assert frames[-1].flags & END_STREAM
+    script.send(script.response(3))
+    assert script.ends()[b"/1"].ok
     script.close()
 
 
@@ -377,6 +442,21 @@ def test_window_violations(files: Files, octets: bytes, code: ErrorCode | None) 
     else:
         assert isinstance(failure, ProtocolViolation)
         assert failure.error_code == code
+    script.close()
+
+
+def test_the_reserved_bit_of_a_number_is_ignored(files: Files) -> None:
+    """RFC 9113 §6.9, §6.8."""
+    script = Script(session(concurrency=2), {INITIAL: 50}, window=WIDE)
+    script.submit(files(100, 101))
+    script.take()
+    script.send(frame(WINDOW_UPDATE, 0, 1, b"\x80\0\0\x32"))
+    assert served_octets(script.take()) == [(1, 50)]
+    script.send(frame(GOAWAY, 0, 0, b"\x80\0\0\x01" + bytes(4)))
+    assert script.client.failure is None
+    assert isinstance(script.ends()[b"/1"].failure, NotProcessed)
+    script.send(script.response(1))
+    assert script.ends()[b"/0"].ok
     script.close()
 
 
@@ -477,6 +557,16 @@ def test_crumbs_are_not_held_when_nothing_is_in_flight(files: Files) -> None:
     script.take(at=20.0)
     script.take(at=21.0)
     assert script.client.plane.window.available == 0
+    script.close()
+
+
+def test_crumbs_wake_nobody_while_the_socket_is_full(files: Files) -> None:
+    script = holding(files, 100_000)
+    script.submit(files(10_000))
+    assert script.client.fill(script.now), "HEADERS"
+    assert script.client.plane.wake_at == 0.0
+    script.client.plane.take_octets(script.now)
+    assert script.client.plane.wake_at == pytest.approx(10.005)
     script.close()
 
 
@@ -631,6 +721,18 @@ def test_field_blocks_in_pieces(files: Files, sizes: list[int]) -> None:
     assert unharmed(script) is None
 
 
+def test_a_field_block_may_begin_behind_the_frame_that_has_the_priority(files: Files) -> None:
+    script = Script(session())
+    script.submit(files(10))
+    script.take()
+    script.send(
+        frame(HEADERS, 0x20 | END_STREAM, 1, bytes(5)),
+        frame(CONTINUATION, END_HEADERS, 1, script.block((b":status", b"201"))),
+    )
+    assert script.ends()[b"/0"].status == 201
+    script.close()
+
+
 @pytest.mark.parametrize("chunk", [0, 1, 16393])
 def test_a_long_body_is_credited_and_dropped(files: Files, chunk: int) -> None:
     """Ten MB flow through windows of 64 KiB, also padded, also on a stream that is over."""
@@ -656,6 +758,39 @@ def test_a_long_body_is_credited_and_dropped(files: Files, chunk: int) -> None:
         script.send(frame(DATA, 0, 1, bytes(16384)))
         script.take()
     assert isinstance(unharmed(script), HttpStatus)
+
+
+def test_padding_is_credited_as_well(files: Files) -> None:
+    """What a server spends on padding counts for its windows (RFC 9113 §6.9.1): else it would wait for ever."""
+    script = Script(session())
+    script.submit(files(10))
+    script.take()
+    script.send(script.response(1, b"200", end_stream=False))
+    spent = 0
+    credited = {0: 0, 1: 0}
+    for _ in range(1000):
+        script.send(frame(DATA, PADDED, 1, b"\xff" + b"x" + bytes(255)))
+        spent += 257
+        for one in script.take():
+            assert one.kind == WINDOW_UPDATE
+            credited[one.stream_id] += int.from_bytes(one.payload, "big")
+        assert all(spent - octets <= 65_535 // 2 for octets in credited.values())
+    script.send(frame(DATA, END_STREAM, 1))
+    assert script.ends()[b"/0"].ok
+    script.close()
+
+
+def test_a_server_may_echo_a_file_of_any_size(files: Files) -> None:
+    script = Script(session(), {INITIAL: 0})
+    script.submit(files(20_000_000))
+    script.take()
+    script.send(script.response(1, b"200", end_stream=False))
+    for _ in range(20_000_000 // 16_000):
+        script.send(frame(DATA, 0, 1, bytes(16_000)))
+        script.take()
+    script.send(frame(DATA, END_STREAM, 1))
+    assert script.ends()[b"/0"].ok
+    script.close()
 
 
 def test_a_kept_body_ends_at_its_limit(files: Files) -> None:
@@ -795,6 +930,13 @@ def test_an_early_response_with_no_error(files: Files) -> None:
     assert unharmed(script) is None
 
 
+def test_a_reset_of_a_stream_that_is_over_spares_no_other_frame(files: Files) -> None:
+    script = halfway(files)
+    script.send(script.response(1, b"200"), frame(DATA, 0, 3, b"before its response"), rst_stream(1, 0))
+    assert resets(script.take()) == [(1, ErrorCode.CANCEL), (3, ErrorCode.PROTOCOL_ERROR)]
+    script.close()
+
+
 def test_an_early_response_without_its_end_lets_the_body_go_on(files: Files) -> None:
     script = halfway(files)
     script.send(script.response(1, b"200", end_stream=False), window_update(1, 100_000))
@@ -876,6 +1018,25 @@ def test_goaway_below_a_stream_in_the_middle_of_its_body(files: Files) -> None:
     script.close()
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_goaway_that_took_none_is_no_progress(files: Files, last: int) -> None:
+    """Its replays count, as a server that takes nothing again and again is not asked for ever."""
+    script = halfway(files)
+    script.send(goaway(last))
+    failure = script.ends()[b"/1"].failure
+    assert isinstance(failure, NotProcessed)
+    assert failure.progress == (last > 0)
+    script.close()
+
+
+def test_goaway_may_say_why(files: Files) -> None:
+    script = halfway(files)
+    script.send(frame(GOAWAY, 0, 0, bytes(8) + b"because"))
+    assert script.client.failure is None
+    assert {type(attempt.failure) for attempt in script.ends().values()} == {NotProcessed}
+    script.close()
+
+
 def test_goaway_enhance_your_calm(files: Files) -> None:
     script = halfway(files)
     script.send(goaway(0, ErrorCode.ENHANCE_YOUR_CALM))
@@ -947,10 +1108,24 @@ def test_too_many_open_files_is_no_error(files: Files) -> None:
         order = [stream_id for _, stream_id in kinds(script.take())]
         assert order == sorted(order)
         assert set(order) == {1, 3, 5}
+        assert script.client.plane.failed_opens
+        assert not script.client.plane.out_of_files
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     script.send(*(script.response(stream_id) for stream_id in (1, 3, 5)))
     assert all(attempt.ok for attempt in script.ends().values())
+    script.close()
+
+
+def test_who_is_given_up_for_want_of_a_descriptor_has_ended_then(files: Files) -> None:
+    script = Script(session(), {})
+    script.submit(files(100, 101))
+    script.client.plane.give_up_opening(5.0)
+    (attempt,) = script.client.take_finished()
+    assert isinstance(attempt.failure, FileUnreadable)
+    assert attempt.finished == 5.0
+    assert script.client.plane.waiting == 1
+    del attempt
     script.close()
 
 
@@ -1066,6 +1241,20 @@ def test_a_removed_file_still_goes_up(tmp_path: Path, change: Callable[[Path], N
     wire.close()
 
 
+@pytest.mark.parametrize("left", [0, 12_000])
+def test_of_a_file_that_shrank_nothing_is_made_up(tmp_path: Path, left: int) -> None:
+    """There are more octets to come than are asked for now, and fewer than that are there."""
+    (tmp_path / "file").write_bytes(bytes(50_000))
+    script = Script(session(), {INITIAL: 10_000})
+    script.submit([tmp_path / "file"])
+    script.take()
+    os.truncate(tmp_path / "file", left)
+    script.send(window_update(1, 20_000))
+    assert kinds(script.take()) == [(RST_STREAM, 1)]
+    assert isinstance(script.ends()[b"/0"].failure, FileChanged)
+    script.close()
+
+
 def test_the_last_check_comes_after_the_last_slice_was_sent(tmp_path: Path) -> None:
     """END_STREAM of a mapped file never lies in one gather list with slices that the kernel has yet to read."""
     file = tmp_path / "file"
@@ -1081,6 +1270,70 @@ def test_the_last_check_comes_after_the_last_slice_was_sent(tmp_path: Path) -> N
     assert resets(list(split(client.plane.take_octets(1.0)))) == [(1, ErrorCode.CANCEL)]
     script.take()
     assert isinstance(script.ends()[b"/0"].failure, FileChanged)
+    script.close()
+
+
+# --- where the time goes --------------------------------------------------------------------------
+
+
+def test_a_tail_that_waits_for_the_socket_is_charged_once(files: Files) -> None:
+    script = Script(session(staged=False), OPEN, window=WIDE)
+    script.submit(files(70_000))
+    assert script.client.fill(script.now)
+    script.client.plane.split_time(script.now + 1)
+    told = {cause: seconds for cause, seconds in script.client.plane.blocked.seconds().items() if seconds}
+    assert told == {"socket": pytest.approx(1)}
+    script.close()
+
+
+def test_who_drains_waits_for_no_stream(files: Files) -> None:
+    script = Script(session(concurrency=5), {STREAMS: 2})
+    script.submit(files(10, 11, 12, 13))
+    script.take()
+    plane = script.client.plane
+    plane.drain()
+    script.client.take_unsent()
+    plane.behind = 3
+    plane.split_time(script.now + 1)
+    assert plane.blocked.seconds()["stream_limit"] == 0.0
+    script.close()
+
+
+def test_who_waits_for_the_line_and_who_for_the_server(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(10, 11))
+    assert kinds(script.take()) == [(HEADERS, 1), (HEADERS, 3), (DATA, 1), (DATA, 3)]
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent - (9 + 11), script.now)
+    plane.split_time(script.now + 1)
+    told = {cause: seconds for cause, seconds in plane.blocked.seconds().items() if seconds}
+    assert told == {"socket": pytest.approx(1), "server": pytest.approx(1)}
+    script.close()
+
+
+def test_only_what_left_late_was_sent_late(files: Files) -> None:
+    script = Script(session(), OPEN)
+    plane = script.client.plane
+    (prompt,) = script.submit(files(10))
+    script.take(at=1.0)
+    (late,) = script.submit(files(11))
+    assert plane.fill(2.0)
+    assert plane.fill(3.0), "the socket has not taken it"
+    plane.take_octets(4.0)
+    assert not plane.fill(4.0)
+    assert (prompt.body_sent, late.body_sent) == (1.0, 4.0)
+    del prompt, late
+    script.close()
+
+
+def test_the_time_up_to_the_loss_of_a_connection_counts(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(10))
+    script.take()
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent, script.now)
+    script.client.lose(Interrupted("lost"), script.now + 1)
+    assert plane.blocked.seconds()["server"] == pytest.approx(1)
     script.close()
 
 
@@ -1118,6 +1371,49 @@ def test_who_has_stalled(files: Files) -> None:
     script.close()
 
 
+def test_credit_that_nobody_can_use_is_no_progress(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000})
+    script.submit(files(500))
+    script.take(at=10.0)
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent, 10.0)
+    script.now = 65.0
+    script.send(window_update(1, 100))
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/0"]
+    script.close()
+
+
+def test_a_ping_that_arrives_is_no_progress(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit(files(200_000))
+    script.take(at=10.0)
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent, 10.0)
+    script.client.ping()
+    assert [one.kind for one in script.take(at=65.0)] == [PING]
+    plane.note_delivered(plane.delivery.sent, 66.0)
+    assert [attempt.path for attempt in plane.stalled(71.0, 60.0)] == [b"/0"]
+    script.close()
+
+
+@pytest.mark.parametrize("moves", ["interim response", "response", "body"])
+def test_an_answer_that_comes_slowly_is_no_stall(files: Files, moves: str) -> None:
+    script = Script(session(), {INITIAL: 1000})
+    script.submit(files(500, 501))
+    script.take(at=10.0)
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent, 10.0)
+    if moves == "body":
+        script.send(script.response(1, b"200", end_stream=False))
+    script.now = 65.0
+    if moves == "body":
+        script.send(frame(DATA, 0, 1, b"a little"))
+    else:
+        script.send(script.response(1, b"200" if moves == "response" else b"103", end_stream=False))
+    assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/1"]
+    script.close()
+
+
 def test_waiting_for_a_turn_is_no_stall(files: Files) -> None:
     script = Script(session(), OPEN)
     script.submit(files(20_000, 200_000, 200_001))
@@ -1148,6 +1444,73 @@ def test_every_attempt_comes_out_once_when_the_connection_is_lost(files: Files) 
     script.close()
 
 
+@pytest.mark.parametrize("leaves", ["not at all", "in cleartext", "by TLS"])
+def test_of_a_request_that_did_not_leave_the_server_knows_nothing(files: Files, leaves: str) -> None:
+    script = Script(session(), OPEN, window=WIDE)
+    script.submit(files(50))
+    plane = script.client.plane
+    assert plane.fill(script.now)
+    if leaves == "in cleartext":
+        plane.take_octets(script.now)
+    elif leaves == "by TLS":
+        plane.consume(plane.gather.pending, script.now)
+    failure = Interrupted("lost")
+    script.client.lose(failure, 3.0)
+    (attempt,) = script.client.take_finished()
+    if leaves == "not at all":
+        assert isinstance(attempt.failure, NotProcessed)
+        assert attempt.failure.progress
+    else:
+        assert attempt.failure is failure
+    script.close()
+
+
+def test_nothing_goes_behind_our_goaway(files: Files) -> None:
+    script = Script(session(), {INITIAL: 1000}, window=WIDE)
+    script.submit(files(5000))
+    script.take()
+    script.send(window_update(1, 4000), frame(DATA, 0, 0, b"on stream 0"))
+    assert isinstance(script.client.failure, ProtocolViolation)
+    assert [one.kind for one in script.take()] == [GOAWAY]
+    script.close()
+
+
+def test_a_connection_begins_with_its_first_stream(files: Files) -> None:
+    script = Script(session(), OPEN)
+    assert not script.client.plane.begun
+    script.submit(files(0))
+    assert not script.client.plane.begun
+    script.take()
+    assert script.client.plane.begun
+    script.close()
+
+
+def test_a_failure_is_news_though_a_success_comes_behind_it(files: Files) -> None:
+    script = Script(session(concurrency=2), OPEN, window=WIDE)
+    script.submit(files(*[10] * 8))
+    script.take()
+    assert not script.client.plane.news
+    script.client.receive(rst_stream(1, ErrorCode.REFUSED_STREAM) + script.response(3), script.now)
+    assert script.client.plane.news
+    script.client.take_finished()
+    assert not script.client.plane.news
+    script.close()
+
+
+def test_nothing_stays_open_when_the_connection_is_lost(tmp_path: Path) -> None:
+    for index in range(20):
+        (tmp_path / str(index)).write_bytes(bytes(200_000))
+    script = Script(session(staged=False), OPEN)
+    script.submit([tmp_path / str(index) for index in range(20)])
+    script.take()
+    assert live_objects() != (0, 0)
+    script.client.fill(script.now)
+    script.client.lose(Interrupted("lost"), 3.0)
+    # The session is still there, as long as somebody holds it.
+    assert live_objects() == (0, 0)
+    script.close()
+
+
 def test_windows_of_one_octet(files: Files) -> None:
     judge = Judge({INITIAL: 1})
     wire = Wire(session(), judge)
@@ -1164,6 +1527,7 @@ def test_a_file_that_is_not_the_expected_one_is_never_begun(tmp_path: Path) -> N
     """A digest is sent along, and the file is no longer the one that it is of."""
     for name in ("same", "other"):
         (tmp_path / name).write_bytes(b"octets")
+        os.utime(tmp_path / name, (1, 1))  # an inode is all that tells one from the other
     same, other = attempts([tmp_path / "same", tmp_path / "other"])
     for attempt in (same, other):
         found = (tmp_path / "same").stat()
@@ -1274,6 +1638,19 @@ def test_small_files_all_begin_although_it_is_sparing(files: Files) -> None:
     script.client.plane.windows_ahead = 2
     script.submit(files(*[1000] * 50))
     assert opened(script) == 50
+    script.close()
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(10, 40), (8, 32), (2, 10), (0, 10)])
+def test_what_is_in_flight_is_of_the_room_when_the_line_is_withdrawn(files: Files, limit: int, kept: int) -> None:
+    script = Script(session(concurrency=10), {INITIAL: 0})
+    submitted = script.submit(files(*[100] * 60))
+    script.take()
+    script.client.plane.limit_concurrency(limit)
+    # Ten are in flight, and stay there.
+    assert script.client.plane.withdraw() == submitted[kept:]
+    assert script.client.plane.waiting == kept - 10
+    del submitted
     script.close()
 
 

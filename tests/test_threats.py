@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,7 +15,12 @@ from hostile import PATIENCE, HostileServer, Line, Stream, check, folder_of, upl
 from integration.servers import Certificates, certificates
 from test_reliability import ROOT, missing_tests
 
-from fastpost import cli
+from fastpost import cli, run
+from fastpost._table import Attempt
+from fastpost.config import Settings
+from fastpost.redirects import Elsewhere
+from fastpost.tally import Tally
+from fastpost.target import Target, parse
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -116,6 +122,53 @@ def test_two_servers_that_send_to_each_other_are_left(tmp_path: Path) -> None:
     assert outcome.failed == {"000": "HttpStatus"}
     assert "redirected 6 times" in outcome.err
     assert requests == 6
+
+
+def test_more_are_led_to_another_server_than_may_be_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered there makes room for others."""
+    monkeypatch.setattr(run, "_PUT_OFF_MOST", 2)
+    folder = folder_of(tmp_path, [100] * 20)
+    with HostileServer(lambda line: line.greet()) as other, leading(other.url, 307) as server:
+        outcome = upload(folder, server, "--location", "--concurrency", "2")
+    assert outcome.failed == {}
+    assert other.taken() == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_client_certificate_stays_with_the_first_origin() -> None:
+    """A server that leads a client elsewhere must not have it show there who it is."""
+    given = Settings(
+        to="https://store.example/",
+        fields=(("authorization", SECRET),),
+        cert=Path("cert"),
+        key=Path("key"),
+        location=True,
+    )
+    opened: list[Settings] = []
+
+    class Other:
+        tally = Tally()
+
+        async def complete(self, batches: object, feed: object) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        def take(self, attempts: list[Attempt]) -> None: ...
+
+        def stop(self, grace: float) -> None: ...
+
+        def pause(self, paused: bool) -> None: ...
+
+    def open_run(settings: Settings, target: Target) -> Other:
+        opened.append(settings)
+        return Other()
+
+    async def main() -> None:
+        elsewhere = Elsewhere(given, parse(given.to), open_run, lambda failure: None)
+        elsewhere.take("https://elsewhere.example", Attempt(None, b"/a", b"/a"))
+        await elsewhere.close(Tally())
+
+    asyncio.run(main())
+    (there,) = opened
+    assert (there.fields, there.cert, there.key) == ((), None, None)
 
 
 NOWHERE = ["http://u:p@127.0.0.1:1/", "ftp://127.0.0.1/", "http://[::1", "http://a b/"]

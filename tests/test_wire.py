@@ -311,6 +311,22 @@ def test_the_end_of_the_connection_ends_a_conversation(pair: Pair, files: Files)
 
 
 @pytest.mark.parametrize("tls", [False, True])
+def test_who_may_have_more_to_send_says_so(tls: bool, pair: Pair, files: Files, request: pytest.FixtureRequest) -> None:
+    ours, theirs = request.getfixturevalue("secured") if tls else pair
+    script = Script(session(staged=tls), OPEN)
+    script.submit(files(60_000))
+    wire = over(script, ours)
+    left: list[int] = []
+    while not left or left[-1]:
+        left.append(wire.send(NOW, 1))
+        received(theirs)
+    assert left == [1] * (len(left) - 1) + [0]
+    assert not script.client.fill(NOW)
+    assert script.client.plane.window.available == 65_535 - 60_000
+    script.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
 def test_a_whole_upload_by_conversations(tls: bool, pair: Pair, files: Files, request: pytest.FixtureRequest) -> None:
     """A server thread gives back what it has read; each octet arrives, and each upload ends."""
     ours, theirs = request.getfixturevalue("secured") if tls else pair
