@@ -214,7 +214,9 @@ class _Run:
         latest = time.monotonic() + _LAST_STEP
         while self._portions.walking and time.monotonic() < latest:
             await asyncio.sleep(0.01)
-        self._leave_out(self._portions.take_back(), None)
+        attempts = self._count_as_failed(self._portions.take_back(), None)
+        if attempts and self._on_results is not None:
+            self._on_results(attempts)  # what it raises comes out of `complete`
 
     def stop(self) -> None:
         """Hand out nothing more: those that have nothing yet end by that."""
@@ -472,14 +474,19 @@ class _Run:
         self._have_room_for(len(self._workers) if self._portions.sets_aside else self._wanted)
 
     def _leave_out(self, uploads: list[Upload], failure: FastpostError | None) -> None:
-        """Nobody has begun these, or who had them is gone: it was stopped, unless it ended by a failure of its own."""
+        """Who had these is gone."""
+        attempts = self._count_as_failed(uploads, failure)
+        if attempts and self._on_results is not None:
+            self._guarded(self._on_results, attempts)
+
+    def _count_as_failed(self, uploads: list[Upload], failure: FastpostError | None) -> list[Attempt]:
+        """Return what nobody has ended as failed: by what ended the one who had it; it was stopped, if by nothing."""
         failure = failure or Interrupted("the run was stopped before this upload began")
         attempts = [Attempt(upload, upload.file, b"") for upload in uploads]
         for attempt in attempts:
             attempt.failure = failure
         self._tally.add(attempts)
-        if attempts and self._on_results is not None:
-            self._guarded(self._on_results, attempts)
+        return attempts
 
     def _guarded(self, told: Callable[[list[Any]], None], what: list[Any]) -> None:
         """Call the caller's function; what it raises ends the run and comes out of `complete`."""
