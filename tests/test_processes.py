@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import threading
@@ -23,6 +24,7 @@ from fastpost.portions import Portions
 from fastpost.processes import Processes, _shares
 from fastpost.sources import Batch, Upload
 from fastpost.tally import Peer, Shares, Tally
+from fastpost.worker import packed, unpacked
 
 
 def test_none_of_several_processes_waits_awake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +49,32 @@ def walk(sizes: list[int]) -> Iterator[Batch]:
 
 def names(portion: list[Upload] | None) -> list[bytes]:
     return [upload.name for upload in portion or ()]
+
+
+def test_a_worker_has_uploads_as_they_were_found() -> None:
+    """A symbolic link that is not to be followed, above all: the worker would send what it points to."""
+    found = [
+        Upload(b"/a/\xff", b"\xff", 7, "image/png", follow=False),
+        Upload(b"/b", b"b"),
+    ]
+    told = unpacked(io.BytesIO(packed(found, 5)))
+    assert told is not None
+    for one, original in zip(told, found, strict=True):
+        for fact in ("file", "name", "size", "content_type", "follow"):
+            assert getattr(one, fact) == getattr(original, fact)
+    assert [getattr(one, "number", None) for one in told] == [5, 6]
+    assert unpacked(io.BytesIO(packed(None, 7))) is None
+
+
+def test_what_nobody_has_taken_comes_back_once() -> None:
+    """With what is kept for one that has not asked for it yet."""
+    portions = Portions(walk([10]), 2, lambda batch: batch.uploads, secure=False)
+    portions.admit(1, None)
+    assert names(portions.take(0)) == [b"%d" % number for number in range(5)]
+    portions.stop()
+    assert sorted(names(portions.take_back())) == [b"%d" % number for number in range(5, 10)]
+    assert portions.take_back() == []
+    assert portions.take(1) is None
 
 
 def cut(sizes: list[int], processes: int, octets: int = 4096, *, secure: bool = True) -> Portions:

@@ -1095,6 +1095,16 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     script.close()
 
 
+def test_a_file_whose_size_says_less_than_it_holds_is_refused(files: Files) -> None:
+    script = Script(session(), OPEN)
+    script.submit([Path("/proc/version"), *files(0)])
+    assert kinds(script.take()) == [(HEADERS, 1)]
+    assert isinstance(script.ends()[b"/0"].failure, NotRegularFile)
+    script.send(script.response(1))
+    assert script.ends()[b"/1"].ok
+    script.close()
+
+
 def test_too_many_open_files_is_no_error(files: Files) -> None:
     """What can't be opened now is opened when a stream has given its descriptor back."""
     script = Script(session(), OPEN, window=1_000_000)
@@ -1380,6 +1390,19 @@ def test_credit_that_nobody_can_use_is_no_progress(files: Files) -> None:
     script.now = 65.0
     script.send(window_update(1, 100))
     assert [attempt.path for attempt in plane.stalled(70.0, 60.0)] == [b"/0"]
+    script.close()
+
+
+def test_what_arrives_moves_the_connection_on(files: Files) -> None:
+    """The socket has taken all of it: only the line can tell that it is not stalled."""
+    script = Script(session(), OPEN)
+    script.submit(files(10))
+    script.take(at=10.0)
+    plane = script.client.plane
+    plane.note_delivered(plane.delivery.sent - 8, 10.0)
+    plane.note_delivered(plane.delivery.sent - 5, 65.0)
+    assert plane.stalled(71.0, 60.0) == []
+    assert [attempt.path for attempt in plane.stalled(132.0, 60.0)] == [b"/0"]
     script.close()
 
 

@@ -48,6 +48,15 @@ def test_again_counts_what_it_is() -> None:
         assert (attempt.failure, attempt.file, attempt.path) == (None, b"/file", b"/path")
 
 
+def test_again_keeps_what_may_be_opened_and_where_it_was_led() -> None:
+    first = Attempt(None, b"/file", b"/path", follow=False)
+    first.redirected = 3
+    first.expected = (1, 2, 3)
+    for replay in (False, True):
+        again = first.again(replay=replay)
+        assert (again.follow, again.redirected, again.expected) == (False, 3, (1, 2, 3))
+
+
 def test_again_keeps_when_the_upload_began(file: Path) -> None:
     script = Script(session())
     script.submit([file])

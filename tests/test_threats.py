@@ -163,7 +163,11 @@ def test_a_client_certificate_stays_with_the_first_origin() -> None:
 
     async def main() -> None:
         elsewhere = Elsewhere(given, parse(given.to), open_run, lambda failure: None)
-        elsewhere.take("https://elsewhere.example", Attempt(None, b"/a", b"/a"))
+        attempt = Attempt(None, b"/a", b"/a")
+        elsewhere.take("https://elsewhere.example", attempt)
+        assert elsewhere.outstanding == 1
+        elsewhere.ended([attempt])
+        assert elsewhere.outstanding == 0
         await elsewhere.close(Tally())
 
     asyncio.run(main())
