@@ -808,10 +808,11 @@ def test_what_was_answered_before_a_run_is_cancelled_is_told(tmp_path: Path, mon
 
     async def main(url: str) -> Any:
         client = uploader(url, concurrency=10)
-        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 10)), results))
+        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 200)), results))
         while script.answered < 4:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.02)
+        assert not results.all, "all that is to be begun is in line: they wait for more of their kind"
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running

@@ -109,7 +109,6 @@ def test_fifo_goes_back_to_the_earliest_when_its_window_opens(files: Files) -> N
 
 
 def test_fifo_order_holds_for_mapped_files(files: Files) -> None:
-    """Regression: the tail of a mapped file waits for its slices to be sent, and a later arrival took its window."""
     script = Script(session(fair=False, staged=False), OPEN, window=200_000)
     script.submit(files(250_000, 80_000))
     order = [stream_id for stream_id, _ in served_octets(script.take())]
@@ -122,6 +121,7 @@ def test_fifo_order_holds_for_mapped_files(files: Files) -> None:
 
 @pytest.mark.parametrize("size", [70_000, 80_000, 90_000, 100_000, 110_000])
 def test_fifo_has_the_window_wait_for_the_tail_of_a_mapped_file(files: Files, size: int) -> None:
+    """Regression: it waits for its slices to be sent, and a later arrival took its window."""
     script = Script(session(fair=False, staged=False), OPEN, window=size - 65_535)
     script.submit(files(size, 80_000))
     assert sum(octets for stream_id, octets in served_octets(script.take()) if stream_id == 1) == size
