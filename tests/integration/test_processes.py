@@ -50,6 +50,34 @@ def test_every_file_is_sent_once_and_counted_in_one_report(folder: Path, count: 
     assert len({request.number for request in server.requests}) >= count, "each of them had a share"
 
 
+def test_what_a_process_cannot_read_for_its_digest_fails_once(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each has some of the files that are gone when their turn comes."""
+    failures = tmp_path_factory.mktemp("failures") / "failures.ndjson"
+    for number in range(400):
+        (tmp_path / f"{number:03}").write_bytes(bytes(50_000))
+
+    class Removing(Script):
+        def __init__(self) -> None:
+            self._gone = False
+
+        def requested(self, peer: Peer, request: Request) -> None:
+            if not self._gone:
+                self._gone = True
+                for path in sorted(tmp_path.iterdir())[100:]:
+                    path.unlink(missing_ok=True)
+
+    options = ("--processes", "2", "--digest", "sha-256", "--failures", failures)
+    with ScriptedServer(Removing()) as server:
+        run = command.upload(tmp_path, "--to", server.url, *options, code=command.SPREAD)
+    assert run.code == 1
+    failed = [json.loads(line)["name"] for line in failures.read_text().splitlines()]
+    assert len(failed) == len(set(failed)) == run.files["failed"] > 0
+    assert run.files["ok"] + run.files["failed"] == run.files["total"] == 400
+    assert set(run.errors) <= {"FileVanished", "FileChanged"}
+
+
 def test_few_files_are_shared_out_too(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}").write_bytes(bytes(100_000))
