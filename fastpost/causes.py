@@ -59,7 +59,8 @@ def verdict(tally: Tally, processes: int = 1, *, scheduled: bool = False) -> Ver
 def _stream_limit(tally: Tally) -> str:
     allowed = tally.peer.max_concurrent_streams
     if not allowed:
-        return f"uploads waited for a free stream: {NO_STREAM}; {_turn(tally, 'stream_limit')}try again later"
+        cures = _either(_knob(tally, "stream_limit"), "try again later")
+        return f"uploads waited for a free stream: {NO_STREAM}{cures}"
     return (
         f"uploads waited for a free stream: the server allows {allowed:,} at once on a connection"
         f"{_cures(tally, 'stream_limit')}"
@@ -67,17 +68,17 @@ def _stream_limit(tally: Tally) -> str:
 
 
 def _stream_window(tally: Tally) -> str:
-    told = f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload"
     more = "more uploads at a time (--concurrency) use the connection better" if _has_more(tally) else ""
-    return f"{told}{_either(_knob(tally, 'stream_window'), more)}"
+    return f"{_shut_stream(tally)}{_either(_knob(tally, 'stream_window'), more)}"
 
 
 def _scheduled_stream_window(tally: Tally) -> str:
     knob = _knob(tally, "stream_window")
-    return (
-        f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload, "
-        f"and it alone can grant more{f' ({knob})' if knob else ''}"
-    )
+    return f"{_shut_stream(tally)}, and it alone can grant more{f' ({knob})' if knob else ''}"
+
+
+def _shut_stream(tally: Tally) -> str:
+    return f"the stream's own window was closed: the server grants {_octets(tally.peer.stream_window)} for each upload"
 
 
 def _connection_window(tally: Tally) -> str:
@@ -104,12 +105,6 @@ def _client(processes: int) -> str:
     else:
         cure = f"the cores of its {processes} processes are the limit; more of them help where cores are free"
     return f"fastpost itself was busy with other uploads: {cure}"
-
-
-def _turn(tally: Tally, cause: str) -> str:
-    """Return what to turn at this server, as the first of two cures."""
-    knob = _knob(tally, cause)
-    return f"{knob}; or " if knob else ""
 
 
 def _knob(tally: Tally, cause: str) -> str:

@@ -39,10 +39,8 @@ if typing.TYPE_CHECKING:
 _SOON = 5.0
 #: Seconds for which a connection that is being opened has its share of the streams: a handshake takes less.
 _PROMPT = 1.0
-#: Seconds until the next try to connect, when none was to be had and those that are left drain; doubled each time, but
-#: no more often than any bound needs.
+#: Seconds until the next try to connect, when none was to be had and those that are left drain; doubled each time.
 _LULL = 1.0
-_MOST_DOUBLINGS = 10
 
 
 class Pool:
@@ -183,7 +181,7 @@ class Pool:
 
     def _pause(self) -> None:
         """Only connections that drain are left: what is to be sent has time until they are gone, and one more try."""
-        wait = min(_LULL * 2 ** min(self._lulls, _MOST_DOUBLINGS), self._budget.max_delay)
+        wait = retry.doubled(_LULL, self._lulls, self._budget.max_delay)
         self._lulls += 1
         self._lull = asyncio.get_running_loop().call_later(wait, self._resume)
 

@@ -202,8 +202,13 @@ def _asked_for(failure: FastpostError, wall: float) -> float | None:
 
 def _back_off(earlier: int, budget: Budget, rng: Callable[[], float]) -> float:
     """Exponential back-off with full jitter: anything from 0 to the bound, so that clients don't march in step."""
-    bound: float = budget.delay * 2 ** min(earlier, _MOST_DOUBLINGS)
-    return rng() * min(budget.max_delay, bound)
+    return rng() * doubled(budget.delay, earlier, budget.max_delay)
+
+
+def doubled(delay: float, times: int, most: float) -> float:
+    """Return a delay (seconds) doubled so often, `most` at most."""
+    bound: float = delay * 2 ** min(times, _MOST_DOUBLINGS)
+    return min(most, bound)
 
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -382,7 +382,7 @@ def _cut_torn_line(path: str) -> None:
         end = file.seek(0, os.SEEK_END)
         start = file.seek(max(end - _LONGEST_LINE, 0))
         torn = file.read(_LONGEST_LINE)
-        file.truncate(start + torn.rfind(b"\n") + 1 if b"\n" in torn else start)
+        file.truncate(start + torn.rfind(b"\n") + 1)
 
 
 def _processes(settings: Settings, count: int) -> Processes:
