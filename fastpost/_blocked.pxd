@@ -10,6 +10,7 @@ cdef enum:
     SOCKET
     DISK
     SERVER
+    RATE_LIMIT
     CLIENT
     CAUSES
 

@@ -7,8 +7,8 @@ left the streams. So it costs one clock reading a tick, which the tick makes any
 between two ticks has it split by then.
 
 Causes: `stream_limit` (the server's MAX_CONCURRENT_STREAMS), `stream_window`, `connection_window`, `socket` (full: the
-network or the server's reading), `disk`, `server` (last octet sent → final response), `client` (fastpost itself: the
-upload could have sent, and another one was being served).
+network or the server's reading), `disk`, `server` (last octet sent → final response), `rate_limit` (the user's own),
+`client` (fastpost itself: the upload could have sent, and another one was being served).
 """
 
 cimport cython
@@ -21,7 +21,7 @@ cdef extern from *:
     """
     double stalled_seconds
 
-_NAMES = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "client")
+_NAMES = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "rate_limit", "client")
 
 
 @cython.final

@@ -9,6 +9,7 @@ cdef class Labels:
     cdef object _declare
     cdef readonly object folders
     cdef readonly object types
+    cdef readonly object form
     cdef bytes _before
     cdef bytes _after
     cdef bytes _as_is

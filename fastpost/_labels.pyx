@@ -29,12 +29,13 @@ cdef class Labels:
         unknown: the fields for names without a suffix.
         declare: returns the fields for a type that an upload has of its own.
         declared: the fields for all; None: they go by the name.
+        form: what files are wrapped in; None: they are sent as they are.
     """
 
     def __cinit__(
         self, *, fill not None, folders, bytes before not None, bytes after not None, bytes as_is not None,
         escape not None, types not None, guess not None, tuple unknown not None, declare not None,
-        tuple declared=None,
+        tuple declared=None, form=None,
     ):
         assert PyBytes_GET_SIZE(as_is) == 256
         self._fill = fill
@@ -48,6 +49,7 @@ cdef class Labels:
         self._unknown = unknown
         self._declare = declare
         self._declared = declared
+        self.form = form
         self._folder = None
         self._folder_path = None
         self._suffix = None

@@ -9,6 +9,7 @@ from fastpost._control_frames cimport ControlFrames
 from fastpost._delivery cimport Delivery
 from fastpost._gather cimport GatherList
 from fastpost._line cimport Line
+from fastpost._rate_limit cimport RateLimit
 from fastpost._request_content cimport RequestContent
 from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
@@ -32,6 +33,13 @@ cdef class OpenStreams:
     cdef readonly BlockedTime blocked
     cdef readonly Delivery delivery
     cdef readonly ConnectionWindow window
+    # Shared with other connections; None: as fast as it goes.
+    cdef RateLimit _rate_limit
+    # Octets of the portion reserved last that are still to be sent, and from when on (monotonic seconds).
+    cdef int64_t _reserved
+    cdef double _reserved_from
+    # The same while something waits for it; 0.0: nothing does.
+    cdef double _held_back_until
     # Work: not started, ended and not yet taken, waiting for its slices to leave.
     cdef Line _line
     cdef list _finished
@@ -65,6 +73,7 @@ cdef class OpenStreams:
     cdef bint _stopped
 
     cdef int _credit_connection(self, int64_t octets) except -1
+    cdef double held_until(self) noexcept
     cpdef void split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1

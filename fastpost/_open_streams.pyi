@@ -3,6 +3,7 @@ from fastpost._connection_window import ConnectionWindow
 from fastpost._delivery import Delivery
 from fastpost._gather import GatherList
 from fastpost._hpack_encoder import RequestEncoder
+from fastpost._rate_limit import RateLimit
 from fastpost._table import Attempt
 from fastpost.errors import FastpostError
 
@@ -22,7 +23,14 @@ class OpenStreams:
     out_of_files: bool
     failed_opens: int
     def __init__(
-        self, encoder: RequestEncoder, *, concurrency: int, fair: bool, staged: bool, first_stream_id: int
+        self,
+        encoder: RequestEncoder,
+        *,
+        concurrency: int,
+        fair: bool,
+        staged: bool,
+        first_stream_id: int,
+        rate_limit: RateLimit | None,
     ) -> None: ...
     def submit(self, attempts: list[Attempt]) -> None: ...
     def queue_control(self, octets: bytes) -> None: ...
@@ -59,5 +67,6 @@ class OpenStreams:
     def wake_at(self) -> float: ...
     def fairness(self) -> tuple[int, float, float, float, float]: ...
     def limit_concurrency(self, streams: int) -> None: ...
+    def overdue(self, now: float, seconds: float) -> list[Attempt]: ...
     def split_time(self, now: float) -> None: ...
     def stalled_on_disk(self, elapsed: float) -> None: ...

@@ -10,7 +10,7 @@ from libc.errno cimport EMFILE
 from libc.stdint cimport int64_t, uint32_t
 
 from fastpost._blocked cimport (
-    CLIENT, CONNECTION_WINDOW, DISK, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
+    CLIENT, CONNECTION_WINDOW, DISK, RATE_LIMIT, SERVER, SOCKET, STREAM_LIMIT, STREAM_WINDOW, BlockedTime,
 )
 from fastpost._connection_window cimport ConnectionWindow
 from fastpost._control_frames cimport ControlFrames
@@ -19,6 +19,7 @@ from fastpost._frames cimport CANCEL, MAX_WINDOW
 from fastpost._gather cimport GatherList
 from fastpost._hpack_encoder cimport RequestEncoder
 from fastpost._line cimport Line
+from fastpost._rate_limit cimport RateLimit
 from fastpost._request_content cimport RequestContent
 from fastpost._request_headers cimport RequestHeaders
 from fastpost._scheduler cimport Scheduler
@@ -40,10 +41,12 @@ cdef class OpenStreams:
         fair: deficit round robin; False: first in, first out.
         staged: True where octets must pass through user space (TLS): then nothing is ever mapped.
         first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
+        rate_limit: shared with the other connections of a run; None: as fast as it goes.
     """
 
     def __init__(
         self, RequestEncoder encoder, *, int64_t concurrency, bint fair, bint staged, uint32_t first_stream_id,
+        RateLimit rate_limit,
     ):
         self._headers = RequestHeaders(encoder)
         self.concurrency = concurrency
@@ -72,6 +75,10 @@ cdef class OpenStreams:
         self.largest_stream_window = 65535
         self.window = ConnectionWindow()
         self._scheduler.scarce = self.window.scarce()
+        self._rate_limit = rate_limit
+        self._reserved = 0
+        self._reserved_from = 0.0
+        self._held_back_until = 0.0
         self._first_stream_id = first_stream_id
         self._next_stream_id = first_stream_id
         self.draining = False
@@ -124,11 +131,16 @@ cdef class OpenStreams:
 
     @property
     def wake_at(self) -> float:
-        """When held crumbs of the connection window are to be sent (monotonic seconds); 0.0: nothing is held.
+        """When what is held back is to be sent (monotonic seconds): crumbs of the connection window, or what is beyond
+        the rate limit; 0.0: nothing is.
 
         Not while the socket is full: nothing is looked at before it takes what is gathered.
         """
-        return self.window.held_until() if self.gather.pending == 0 else 0.0
+        return self.held_until() if self.gather.pending == 0 else 0.0
+
+    cdef double held_until(self) noexcept:
+        """The same, whatever the socket does."""
+        return self._held_back_until if self._held_back_until else self.window.held_until()
 
     # --- work in, results out ---------------------------------------------------------------------
 
@@ -240,7 +252,7 @@ cdef class OpenStreams:
                 # Those that their own window keeps waiting, too: were that open, this one would be closed.
                 self.window.note_closed(elapsed)
         else:
-            self.blocked.add(CLIENT, ready + parked, elapsed)
+            self.blocked.add(RATE_LIMIT if self._held_back_until else CLIENT, ready + parked, elapsed)
 
     cdef int64_t _starved(self) noexcept:
         """Uploads that we would have in flight, and that the peer's MAX_CONCURRENT_STREAMS keeps waiting."""
@@ -282,6 +294,17 @@ cdef class OpenStreams:
             if connection_moves and attempt.remaining > 0 and attempt.send_window > 0:
                 continue
             result.append(attempt)
+        return result
+
+    def overdue(self, double now, double seconds) -> list:
+        """Return the open streams that were begun so many seconds ago, or longer."""
+        cdef Attempt attempt
+        result = []
+        for item in self._table.attempts:
+            if item is not None:
+                attempt = <Attempt>item
+                if now - attempt.started >= seconds:
+                    result.append(attempt)
         return result
 
     def fairness(self) -> tuple:

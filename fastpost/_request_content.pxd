@@ -2,7 +2,7 @@
 """C interface of the content of requests."""
 
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 from fastpost._folder cimport Folder
 from fastpost._gather cimport GatherList
@@ -45,6 +45,7 @@ cdef class RequestContent:
     cdef int _refuse(self, Attempt attempt, object failure) except -1
     cdef bint cut_mapped(self, Attempt attempt, int64_t allowed) except -1
     cdef bint cut_staged(self, Attempt attempt, int64_t allowed) except -1
+    cdef Py_ssize_t _read_wrapped(self, Attempt attempt, uint8_t* out, int64_t allowed) noexcept
     cdef bint _is_another(self, Attempt attempt) except -1
     cdef object torn(self, Attempt attempt)
     cdef void begin_opening(self) noexcept
@@ -55,4 +56,4 @@ cdef class RequestContent:
 
     cdef inline bint leaves_in_place(self, Attempt attempt) noexcept:
         """The next slice is sent from where it is mapped, by `cut_mapped`; else it is read, by `cut_staged`."""
-        return attempt.mapped and attempt.remaining > MAX_TAIL
+        return attempt.mapped and attempt.remaining > MAX_TAIL + attempt.tail

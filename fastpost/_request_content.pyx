@@ -81,6 +81,10 @@ cdef class RequestContent:
             ))
         attempt.remaining = attempt.size
         attempt.mapped = not self._staged and attempt.size > _MAX_READ
+        if attempt.envelope is not None:
+            attempt.remaining += attempt.envelope.length
+            attempt.tail = attempt.envelope.tail
+            attempt.mapped = False  # not yet: what stands before the file goes first
         return OPENED
 
     cdef int _open_file(self, Attempt attempt) except -1:
@@ -131,8 +135,9 @@ cdef class RequestContent:
         cdef uint8_t* out
         cdef const uint8_t* start
         cdef Mapping* holder = NULL
-        if attempt.remaining - allowed < _MIN_TAIL:
-            allowed = attempt.remaining - _MIN_TAIL
+        cdef int64_t tail = _MIN_TAIL + attempt.tail
+        if attempt.remaining - allowed < tail:
+            allowed = attempt.remaining - tail
         if not self._gather.has_room(FRAME_HEADER):
             return False
         start = attempt.source.slice(allowed, &holder)
@@ -159,7 +164,10 @@ cdef class RequestContent:
         if not self._gather.has_room(FRAME_HEADER + allowed):
             return False
         out = self._gather.reserve(FRAME_HEADER + allowed)
-        got = attempt.source.read(out + FRAME_HEADER, allowed)
+        if attempt.envelope is None:
+            got = attempt.source.read(out + FRAME_HEADER, allowed)
+        else:
+            got = self._read_wrapped(attempt, out + FRAME_HEADER, allowed)
         if got < 0:
             attempt.failure = file_failure(<int>-got)
             return True
@@ -175,6 +183,14 @@ cdef class RequestContent:
         self._gather.commit(FRAME_HEADER + allowed)
         attempt.remaining -= allowed
         return True
+
+    cdef Py_ssize_t _read_wrapped(self, Attempt attempt, uint8_t* out, int64_t allowed) noexcept:
+        """As the source's `read`, with what stands around the file."""
+        cdef int64_t begins = attempt.size + attempt.tail
+        cdef Py_ssize_t got = attempt.envelope.read(attempt.source, attempt.remaining, out, allowed)
+        if attempt.remaining > begins >= attempt.remaining - got:
+            attempt.mapped = not self._staged and attempt.size > _MAX_READ
+        return got
 
     cdef bint _is_another(self, Attempt attempt) except -1:
         """Has the file changed since it was opened, or another one its place? One that is gone goes up whole."""

@@ -45,11 +45,11 @@ cdef class RequestHeaders:
         return bound + FRAME_HEADER * (bound // max_frame_size + 1)
 
     cdef int write(self, Attempt attempt, Py_ssize_t bound, GatherList gather, int64_t max_frame_size) except -1:
-        """HEADERS with END_STREAM for an empty file; CONTINUATION follows where a block outgrows a frame (§6.10)."""
+        """HEADERS with END_STREAM for empty content; CONTINUATION follows where a block outgrows a frame (§6.10)."""
         cdef uint8_t* out = gather.reserve(bound)
-        cdef int flags = END_STREAM if attempt.size == 0 else 0
+        cdef int flags = END_STREAM if attempt.remaining == 0 else 0
         cdef Py_ssize_t length = self.encoder.write(
-            out + FRAME_HEADER, attempt.path, len(attempt.path), attempt.size, self._literals, len(self._literals),
+            out + FRAME_HEADER, attempt.path, len(attempt.path), attempt.remaining, self._literals, len(self._literals),
         )
         if length > max_frame_size:
             return self._write_split(attempt, (out + FRAME_HEADER)[:length], flags, gather, max_frame_size)

@@ -20,6 +20,7 @@ cdef class SendSide(OpenStreams):
     cdef int64_t _offers(self, Attempt attempt) noexcept
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef bint _serve(self, double now) except -1
+    cdef int64_t _unlimited(self, double now) noexcept
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept

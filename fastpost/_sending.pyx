@@ -18,7 +18,6 @@ cdef enum:
     _TURNS_AHEAD = 4
     _FILES_AHEAD = 4
 
-
 cdef class SendSide(OpenStreams):
     """What leaves by one connection."""
 
@@ -197,20 +196,39 @@ cdef class SendSide(OpenStreams):
         cdef int64_t allowed
         cdef int64_t most = min(self._gather_limit, self.window.part)
         cdef int64_t quantum = self._scheduler.quantum
+        cdef bint limited = self._rate_limit is not None
+        cdef int64_t before
         while True:
             slot = self._scheduler.head()
             if slot < 0 or self.window.available <= 0:
                 self.window.release()
+                self._held_back_until = 0.0
                 return True
             if self.gather.pending >= most:
                 return True
             attempt = <Attempt>self._table.attempts[slot]
             allowed = min(min(self._scheduler.budget(), quantum), min(attempt.send_window, attempt.remaining))
+            if limited:
+                allowed = min(allowed, self._unlimited(now))
             allowed = self.window.grant(allowed, quantum, now)
             if allowed == 0:
                 return True
+            before = attempt.remaining
             if not self._cut(attempt, allowed, now):
                 return False
+            if limited:
+                self._reserved -= before - attempt.remaining
+
+    cdef int64_t _unlimited(self, double now) noexcept:
+        """Return how many octets the rate limit lets go now; 0: none, and what is ready is held back."""
+        if self._reserved <= 0:
+            self._reserved_from = self._rate_limit.reserve(now)
+            self._reserved = self._rate_limit.portion
+        if now < self._reserved_from:
+            self._held_back_until = self._reserved_from
+            return 0
+        self._held_back_until = 0.0
+        return self._reserved
 
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1:
         """Send up to `allowed` octets of the stream in one DATA frame. False: the gather list is full."""
@@ -251,6 +269,8 @@ cdef class SendSide(OpenStreams):
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)
+            if attempt.envelope is not None:
+                attempt.payload -= attempt.envelope.length
             self._end_stream(attempt, now)
         elif attempt.send_window <= 0:
             self._scheduler.block(attempt.slot)

@@ -4,6 +4,7 @@ from typing import final
 from typing_extensions import Buffer
 
 from fastpost._hpack_encoder import RequestEncoder
+from fastpost._rate_limit import RateLimit
 from fastpost._sending import SendSide
 
 RECEIVE_WINDOW: int
@@ -25,6 +26,7 @@ class DataPlane(SendSide):
         keep_responses: bool = False,
         body_limit: int = 1024,
         first_stream_id: int = 1,
+        rate_limit: RateLimit | None = None,
     ) -> None: ...
     def receive(self, octets: Buffer, now: float) -> None: ...
     @property

@@ -19,6 +19,7 @@ from fastpost._frames cimport (
 )
 from fastpost._hpack_decoder cimport ResponseDecoder
 from fastpost._hpack_encoder cimport RequestEncoder
+from fastpost._rate_limit cimport RateLimit
 from fastpost._sending cimport SendSide
 from fastpost._table cimport RECEIVE_WINDOW as _RECEIVE_WINDOW
 from fastpost._table cimport Attempt
@@ -59,14 +60,16 @@ cdef class DataPlane(SendSide):
         keep_responses: keep fields and body of every response, not only of failures.
         body_limit: octets of a body that are kept.
         first_stream_id: odd; a client may begin anywhere (RFC 9113 §5.1.1).
+        rate_limit: shared with the other connections of a run; None: as fast as it goes.
     """
 
     def __init__(
         self, RequestEncoder encoder, control_received, *, int64_t concurrency, bint fair=True, bint staged=False,
-        bint keep_responses=False, Py_ssize_t body_limit=1024, uint32_t first_stream_id=1,
+        bint keep_responses=False, Py_ssize_t body_limit=1024, uint32_t first_stream_id=1, RateLimit rate_limit=None,
     ):
         super().__init__(
             encoder, concurrency=concurrency, fair=fair, staged=staged, first_stream_id=first_stream_id,
+            rate_limit=rate_limit,
         )
         self._control_received = control_received
         self._keep_responses = keep_responses
@@ -113,7 +116,9 @@ cdef class DataPlane(SendSide):
         return self.has_news()
 
     cdef bint is_kept_waiting(self) noexcept:
-        return self._scheduler.scarce and not self.window.far and self._table.count > 0 and self.gather.pending == 0
+        if not self._scheduler.scarce or self.window.far or self._held_back_until:
+            return False
+        return self._table.count > 0 and self.gather.pending == 0
 
     cdef bint has_news(self) noexcept:
         """Who hands out work is to be told now: something went wrong, or in line is but half of what may be in flight.

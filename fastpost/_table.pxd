@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from fastpost._chunker cimport Source
+from fastpost._envelope cimport Envelope
 from fastpost._payload cimport Excerpt
 
 
@@ -17,6 +18,8 @@ cdef class Attempt:
     cdef readonly object upload
     cdef readonly bytes file
     cdef readonly Excerpt content
+    # What stands around the file; None: nothing.
+    cdef Envelope envelope
     cdef readonly bint follow
     cdef public bytes path
     # How often a redirect led it to another path.
@@ -50,6 +53,8 @@ cdef class Attempt:
     # What the response's content-length says; −1: nothing, or no content belongs to it.
     cdef int64_t response_length
     cdef int64_t remaining
+    # Octets of them that stand behind the file.
+    cdef int64_t tail
     cdef int64_t gathered
     # The number of the gather list that holds its last octet.
     cdef int64_t ended_in

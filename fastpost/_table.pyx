@@ -12,6 +12,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 
+from fastpost._envelope cimport Envelope
 from fastpost._labels cimport Labels
 from fastpost._listing cimport Upload
 from fastpost._payload cimport Excerpt
@@ -119,6 +120,7 @@ cdef class Attempt:
             self.upload, self.file, self.path, self.request_fields, self.retried + (not replay), self.replayed + replay,
             self.follow, self.content, self.began,
         )
+        attempt.envelope = self.envelope
         attempt.expected = self.expected
         attempt.replayed_in_a_row = self.replayed_in_a_row + counted if replay else 0
         attempt.redirected = self.redirected
@@ -155,6 +157,9 @@ def make_attempts(list uploads not None, Labels labels not None) -> tuple:
         try:
             attempt.path = labels.path(upload.name)
             attempt.request_fields = labels.fields(upload.name, upload.content_type)
+            if labels.form is not None:
+                attempt.envelope = <Envelope?>labels.form.envelope(upload.name, attempt.request_fields)
+                attempt.request_fields = labels.form.fields
         except UsageError as error:
             # A walk finds no such name or type; a program may have made one.
             attempt.path = b""

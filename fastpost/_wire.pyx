@@ -111,7 +111,7 @@ cdef class Wire:
             return self._receive_all(now)
         self.quiet = (
             sent and got == -EAGAIN and not self._plane.has_news() and self._plane.gather.pending == 0
-            and self._plane.window.held_until() == 0.0
+            and self._plane.held_until() == 0.0
         )
         return got
 

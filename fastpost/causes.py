@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: In the order of reports; the last one is what is left: fastpost itself.
 CAUSES: Final = ("stream_limit", "stream_window", "connection_window", "socket", "disk", "server", "retry", "client")
 
+#: That of --limit-rate, where one was set.
+RATE_LIMIT: Final = "rate_limit"
+
 #: What no number of connections helps against.
 NO_STREAM: Final = "the server allows no stream at present (MAX_CONCURRENT_STREAMS 0)"
 
@@ -36,8 +39,11 @@ class Verdict(NamedTuple):
 
 
 def split(tally: Tally) -> dict[str, float]:
-    """Return the stream-seconds of each cause, all of them named."""
-    return {cause: tally.blocked.get(cause, 0.0) for cause in CAUSES}
+    """Return the stream-seconds of each cause, all of them named; that of the user's own limit where there is one."""
+    parts = {cause: tally.blocked.get(cause, 0.0) for cause in CAUSES}
+    if held_back := tally.blocked.get(RATE_LIMIT, 0.0):
+        parts[RATE_LIMIT] = held_back
+    return parts
 
 
 def verdict(tally: Tally, processes: int = 1, *, scheduled: bool = False) -> Verdict | None:
@@ -165,6 +171,7 @@ _SENTENCES: Final[dict[str, Callable[[Tally], str]]] = {
         "opening or reading a file had to wait for the disk: warm files, or a faster disk, would go up faster"
     ),
     "server": _server,
+    RATE_LIMIT: lambda _: "--limit-rate was reached: no more was asked for",
     "retry": lambda _: f"{_PUT_OFF}, and fewer uploads at a time (--concurrency) may spare it",
 }
 #: What is another sentence of uploads that begin by the clock: more of them at a time are no cure.

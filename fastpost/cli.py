@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastpost import __version__
+from fastpost.cli_network import networking
+from fastpost.cli_network import settings as network_settings
 from fastpost.cli_process import Terminated, outcome, outlets, say, shown, traced
-from fastpost.cli_types import Field, NumberOr, Token, fields
+from fastpost.cli_selection import Choice, choosing
+from fastpost.cli_types import NumberOr
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, NothingMatched, UsageError
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Iterator, Sequence
 
     from fastpost.outlet import Outlet
     from fastpost.sources import Batch
 
-_READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Commands of `cli_bench`.
 _MEASURING: Final = ("bench", "compare", "probe")
 #: Variables that stand for --to.
@@ -123,38 +124,8 @@ def main(ctx: click.Context) -> None:
     show_default=True,
     help="Who sends next on a connection: all in turn, or the oldest first.",
 )
-@click.option("-H", "--header", metavar="'NAME: VALUE'", type=Field(), multiple=True, help="Add a request header.")
-@click.option(
-    "--oauth2-bearer",
-    metavar="TOKEN",
-    type=Token(),
-    help="Send 'Authorization: Bearer TOKEN'; @FILE reads it from a file. Others can read a command line: better give "
-    "a file, or FASTPOST_UPLOAD_OAUTH2_BEARER.",
-)
-@click.option("--content-type", metavar="TYPE", help="For every file. Default: guessed from the name.")
-@click.option("--cacert", metavar="FILE", type=_READABLE, help="Trust the CA certificates of this PEM file alone.")
-@click.option("--cert", metavar="FILE", type=_READABLE, help="Client certificate, PEM.")
-@click.option("--key", metavar="FILE", type=_READABLE, help="Its private key, if not in the same file.")
-@click.option("-k", "--insecure", is_flag=True, help="Don't verify the server's certificate.")
-@click.option("--connect-timeout", metavar="S", default=10.0, show_default=True, help="Seconds to connect in.")
-@click.option(
-    "--stall-timeout", metavar="S", default=60.0, show_default=True, help="Seconds an upload may stand still."
-)
-@click.option("--retries", metavar="N", default=3, show_default=True, help="New attempts for one file.")
-@click.option(
-    "--retry-delay", metavar="S", default=0.5, show_default=True, help="Seconds before the first; doubles each time."
-)
-@click.option(
-    "--retry-max-time", metavar="S", type=float, help="Seconds after which no file is tried again; default: no limit."
-)
-@click.option("--retry-post", is_flag=True, help="Try POST again too, though the server may have acted on it.")
-@click.option(
-    "-L",
-    "--location",
-    is_flag=True,
-    help="Follow redirects with status 307 and 308; to another server without -H fields, token and client certificate.",
-)
-@click.option("--follow-symlinks", is_flag=True, help="Upload what symbolic links point to; default: skip them.")
+@networking
+@choosing
 @click.option("--dry-run", is_flag=True, help="List what would go where, without connecting.")
 @click.option(
     "--journal",
@@ -179,6 +150,13 @@ def main(ctx: click.Context) -> None:
     help="Write every failure to FILE, one JSON object a line.",
 )
 @click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write what became of each upload to FILE, one JSON object a line.",
+)
+@click.option("--fail-early", is_flag=True, help="Stop at the first file that fails for good.")
+@click.option(
     "--output-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -202,14 +180,14 @@ def _upload(
     *,
     sources: tuple[str, ...],
     to: str | None,
-    header: tuple[tuple[str, str], ...],
-    oauth2_bearer: str | None,
-    follow_symlinks: bool,
+    choice: Choice,
     dry_run: bool,
     journal: str | None,
     verify: bool,
     show_response: bool,
     failures: str | None,
+    log: str | None,
+    fail_early: bool,
     processes: int,
     output_format: str,
     progress: bool | None,
@@ -218,29 +196,28 @@ def _upload(
     **network: Any,
 ) -> int:
     from fastpost.config import Settings
-    from fastpost.sources import walk
 
     if to is None and (unset := [name for name in _TARGETS if os.environ.get(name) == ""]):
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
-    if failures is not None:
-        _check_file("--failures", failures, sources)
+    _check_written({"--failures": failures, "--log": log, "--journal": journal}, sources)
     if journal is not None:
-        _check_journal(journal, to, sources, failures)
+        _check_journal(journal, to, failures)
+    if to is None and network["form"] is not None:
+        raise UsageError("--form needs --to: the embedded server takes files as they are")
+    if processes > 1 and network["limit_rate"] is not None:
+        raise UsageError("--limit-rate is kept by one process, which reaches any rate: leave out --processes")
     out, err = outlets()
-    for name in ("cacert", "cert", "key"):
-        network[name] = _path(network[name])
     settings = Settings(
         to="http://127.0.0.1/" if to is None else to,
-        fields=fields(header, oauth2_bearer),
         keep_responses=show_response or verify or to is None,
         body_limit=_BODY_SHOWN if show_response else 1024,
-        **network,
+        **network_settings(to, network),
     )
     if not dry_run:
         from fastpost.open_files import raise_open_files
 
         raise_open_files(processes - 1, settings.connections_at_most, embedded=to is None)
-    batches = _begun(walk(sources, follow_symlinks=follow_symlinks, sizes=dry_run), sources)
+    batches = _begun(choice.batches(sources, sizes=dry_run), sources, choice)
     if dry_run:
         from fastpost.dry_run import list_uploads
 
@@ -266,30 +243,33 @@ def _upload(
             out,
             err,
             failures=failures,
+            log=log,
             journal=journal,
+            fail_early=fail_early,
             verify=verify or to is None,
-            distinct=len(sources) == 1,
+            distinct=len(sources) == 1 and not choice.is_listed,
             processes=processes,
         )
         spare_running()
         return run.execute(batches)
 
 
-def _path(name: str | None) -> pathlib.Path | None:
-    if not name:
-        return None
-    import pathlib  # 2 ms, for those who name such a file
-
-    return pathlib.Path(name)
-
-
-def _check_journal(journal: str, to: str | None, sources: tuple[str, ...], failures: str | None) -> None:
+def _check_journal(journal: str, to: str | None, failures: str | None) -> None:
     from fastpost.journal import check_alone
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
-    _check_file("--journal", journal, sources)
     check_alone(journal, failures)
+
+
+def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> None:
+    """Raise UsageError when two options write to one file, or one can't write to its own."""
+    seen: dict[str, str] = {}
+    for option, path in files.items():
+        if path is not None:
+            _check_file(option, path, sources)
+            if (other := seen.setdefault(os.path.realpath(path), option)) != option:
+                raise UsageError(f"{other} and {option} both write to {shown(path)}: name two files")
 
 
 def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
@@ -376,11 +356,11 @@ def _embedded(settings: Any, err: Outlet | None) -> Iterator[Any]:
         yield dataclasses.replace(settings, to=server.url)
 
 
-def _begun(batches: Iterator[Batch], sources: tuple[str, ...]) -> Iterator[Batch]:
+def _begun(batches: Iterator[Batch], sources: tuple[str, ...], choice: Choice) -> Iterator[Batch]:
     """Return the walk with its first batch in hand: what is wrong with a SOURCE is told before anything starts."""
     import itertools
 
     first = next(batches, None)
     if first is None:
-        raise NothingMatched(f"nothing to upload: no file in {', '.join(map(shown, sources))}")
+        raise NothingMatched(f"nothing to upload: {choice.nothing_in(', '.join(map(shown, sources)))}")
     return itertools.chain((first,), batches)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fastpost.cli_process import outlets, traced
-from fastpost.cli_types import Numbers, Seconds, Share, fields
+from fastpost.cli_network import settings as network_settings
+from fastpost.cli_process import outlets, say, traced
+from fastpost.cli_types import Numbers, Seconds, Share
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, UsageError
 
@@ -29,6 +30,10 @@ LIKE_UPLOAD: Final = frozenset(
         "schedule",
         "header",
         "oauth2_bearer",
+        "user",
+        "netrc",
+        "connect_to",
+        "unix_socket",
         "content_type",
         "cacert",
         "cert",
@@ -235,7 +240,7 @@ def _compare(before: str, after: str, limit: float | None, html: str | None, as_
             raise OSError(error.errno, error.strerror, html) from None
     missed = [] if limit is None else compare.slower(comparison, limit)
     for told in missed:
-        err.write(f"fastpost: slower than --fail-if-slower {limit:.1%} allows: {told}\n")
+        say(err, f"slower than --fail-if-slower {limit:.1%} allows: {told}")
     return Exit.THRESHOLD_MISSED if missed else Exit.OK
 
 
@@ -263,7 +268,7 @@ def _bench(*, url: str | None, quiet: bool, progress: bool | None, **options: An
             url = stack.enter_context(_embedded(None if quiet else err))
             plans = [(_at(plan, url), run) for plan, run in plans]
         if not quiet and (told := _too_many(processes)):
-            err.write(told)
+            say(err, told)
         shown = Shown(json, (err.terminal and not quiet) if progress is None else progress, quiet)
         spare_running()
         return BenchRun(plans, load, shown, out, err, paths=paths, fail_if=fail_if).execute()
@@ -344,16 +349,11 @@ def _at(plan: Plan, url: str) -> Plan:
 
 
 def _settings(url: str, concurrency: int, connections: int | str, network: dict[str, Any]) -> Settings:
-    import pathlib
-
     from fastpost.config import Settings
 
-    files = {name: pathlib.Path(network[name]) if network[name] else None for name in ("cacert", "cert", "key")}
-    sent = fields(network["header"], network["oauth2_bearer"])
-    rest = {name: value for name, value in network.items() if name not in ("header", "oauth2_bearer", *files)}
     # What is measured is a client that wakes for each answer: awake it would be told as at its limit, after a nap late.
-    rest |= {"fields": sent, "busy_poll": False, "naps": False}
-    return Settings(to=url, concurrency=concurrency, connections=connections, **files, **rest)  # type: ignore[arg-type]
+    rest = network_settings(url, network) | {"busy_poll": False, "naps": False}
+    return Settings(to=url, concurrency=concurrency, connections=connections, **rest)  # type: ignore[arg-type]
 
 
 def _check_files(paths: Mapping[str, str | None]) -> None:
@@ -427,8 +427,8 @@ def _too_many(processes: int) -> str | None:
     if processes <= cores:
         return None
     return (
-        f"fastpost: {processes} processes on {cores} core{'' if cores == 1 else 's'} wait for each other: "
-        f"their latencies count that; --processes {cores} is the most that each have a core\n"
+        f"{processes} processes on {cores} core{'' if cores == 1 else 's'} wait for each other: "
+        f"their latencies count that; --processes {cores} is the most that each have a core"
     )
 
 
@@ -438,6 +438,6 @@ def _embedded(err: Outlet | None) -> Iterator[str]:
     from fastpost.ingest import Ingest
 
     if err is not None:
-        err.write("fastpost: no URL: measuring the embedded server on loopback, which drops every upload\n")
+        say(err, "no URL: measuring the embedded server on loopback, which drops every upload")
     with Ingest(digests=False) as server:
         yield server.url

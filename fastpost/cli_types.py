@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     _NumberType = click.ParamType[int | str]
     _NumbersType = click.ParamType[tuple[int | str, ...]]
     _SecondsType = click.ParamType[float]
+    _OctetsType = click.ParamType[int]
+    _LineType = click.ParamType[str]
+    _PairType = click.ParamType[tuple[str, str]]
+    _DetourType = click.ParamType[tuple[str | None, int | None, str | None, int | None]]
+    _OrderType = click.ParamType[tuple[str, bool]]
 else:
     _FieldType = _TokenType = _NumberType = _NumbersType = _SecondsType = click.ParamType
+    _OctetsType = _LineType = _OrderType = _PairType = _DetourType = click.ParamType
 
 _FIELD: Final = r"(?s)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)"
 #: RFC 6750 §2.1.
 _BEARER: Final = r"[A-Za-z0-9\-._~+/]+=*"
+_DETOUR: Final = r"([^:\[\]]*|\[[^\]]*\]):([0-9]*):([^:\[\]]*|\[[^\]]*\]):([0-9]*)"
 _SECONDS: Final = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -49,15 +56,62 @@ class Token(_TokenType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the token."""
         if value.startswith("@"):
-            try:
-                with open(value[1:], encoding="utf-8") as file:
-                    value = file.read(65536).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not text"
-                self.fail(f"the token can't be read from {value[1:]!r} ({reason}): name a readable file", param, ctx)
+            value = _first_line(self, "the token", value[1:], param, ctx)
         if re.fullmatch(_BEARER, value) is None:
             self.fail("a token has letters, digits and -._~+/= only; what was given is not repeated here", param, ctx)
         return str(value)
+
+
+class UserPassword(_PairType):
+    """NAME:PASSWORD, or @FILE that holds them: a command line can be read by every user of the machine."""
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return name and password. No message repeats what was given."""
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        if value.startswith("@"):
+            value = _first_line(self, "name and password", value[1:], param, ctx)
+        user, colon, password = value.partition(":")
+        if not colon:
+            self.fail("write NAME:PASSWORD, or @FILE with a file that holds that", param, ctx)
+        return user, password
+
+
+class Detour(_DetourType):
+    """HOST1:PORT1:HOST2:PORT2, as curl has it; IPv6 addresses in brackets."""
+
+    name = "detour"
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the four, empty ones as None."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(_DETOUR, value)
+        if found is None or not value.isascii() or any(found[port] and int(found[port]) > 65535 for port in (2, 4)):
+            self.fail(
+                f"{value!r} can't be meant: write HOST:PORT:HOST:PORT, as store.example:443:127.0.0.1:8443", param, ctx
+            )
+        there = found[3].strip("[]")
+        return found[1].strip("[]").lower() or None, _port(found[2]), there or None, _port(found[4])
+
+
+def _port(digits: str) -> int | None:
+    return int(digits) if digits else None
+
+
+def _first_line(
+    kind: click.ParamType[Any], what: str, file: str, param: click.Parameter | None, ctx: click.Context | None
+) -> str:
+    """Return what a file holds, without blanks around it."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return opened.read(65536).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        kind.fail(f"{what} can't be read from {file!r} ({reason}): name a readable file", param, ctx)
 
 
 class NumberOr(_NumberType):
@@ -91,6 +145,51 @@ class Seconds(_SecondsType):
         if found is None:
             self.fail(f"{value!r} is no time: write 30s, 500ms, 2m or 1h", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
+
+
+class Line(_LineType):
+    """Any text; an environment variable has one a line."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as it is."""
+        return str(value)
+
+
+class Octets(_OctetsType):
+    """A size in octets as 4096, 10k or 1.5MB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return octets."""
+        if isinstance(value, int):
+            return value
+        from fastpost.sizes import octets
+
+        try:
+            return octets(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class OrderBy(_OrderType):
+    """What files are sorted by, and whether the last or largest comes first: `size,desc`."""
+
+    name = "order"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, bool]:
+        """Return the key, and True for descending order."""
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        key, _, direction = value.partition(",")
+        if key not in ("walk", "size", "name") or direction not in ("", "asc", "desc"):
+            self.fail(
+                f"{value!r} is no order: write walk, size or name, and ,desc behind it to turn it round", param, ctx
+            )
+        return key, direction == "desc"
 
 
 class Share(_SecondsType):
@@ -136,12 +235,3 @@ class Numbers(_NumbersType):
         if len(set(numbers)) < len(numbers):
             self.fail(f"{value!r} names one of them twice: write each once", param, ctx)
         return numbers
-
-
-def fields(header: tuple[tuple[str, str], ...], bearer: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the fields of -H and --oauth2-bearer together. Raises UsageError when both say who the user is."""
-    if bearer is None:
-        return header
-    if any(name.lower() == "authorization" for name, _ in header):
-        raise UsageError("--oauth2-bearer and -H 'Authorization: …' both say who you are: leave one out")
-    return (*header, ("Authorization", f"Bearer {bearer}"))

@@ -12,6 +12,7 @@ if typing.TYPE_CHECKING:
     import pathlib
 
 Schedule = typing.Literal["fair", "fifo"]
+Detour = tuple[str | None, int | None, str | None, int | None]
 Algorithm = typing.Literal["sha-256", "sha-512"]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -47,12 +48,22 @@ class Settings:
     #: Not in the repr: they may hold a password.
     fields: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     content_type: str | None = None
+    #: The field of a form (multipart/form-data) that holds the file.
+    form: str | None = None
     cacert: pathlib.Path | None = None
     cert: pathlib.Path | None = None
     key: pathlib.Path | None = None
     insecure: bool = False
+    #: For which host and port which others are connected to; None: any, or the same. The first that fits counts.
+    connect_to: tuple[Detour, ...] = ()
+    #: Connect to this Unix socket, whatever the host.
+    unix_socket: str | None = None
     connect_timeout: float = 10.0
     stall_timeout: float = 60.0
+    #: One attempt may take so long from its HEADERS to its response.
+    max_time: float | None = None
+    #: Octets of files a second, over all connections.
+    limit_rate: int | None = None
     retries: int = 3
     retry_delay: float = 0.5
     retry_max_time: float | None = None
@@ -74,8 +85,18 @@ class Settings:
         )
         _require(1 <= self.most_connections <= 8, "most_connections must be between 1 and 8")
         _require(self.schedule in ("fair", "fifo"), "schedule must be fair or fifo")
+        _require(
+            self.unix_socket is None or (self.unix_socket != "" and "\0" not in self.unix_socket),
+            "unix-socket is empty, or holds a NUL: name the socket's path",
+        )
+        _require(
+            self.unix_socket is None or not self.connect_to,
+            "unix-socket and connect-to both say where to connect: leave one out",
+        )
         _require(self.connect_timeout > 0, "connect-timeout must be more than 0 seconds")
         _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")
+        _require(self.max_time is None or self.max_time > 0, "max-time must be more than 0 seconds")
+        _require(self.limit_rate is None or self.limit_rate >= 1, "limit-rate must be at least 1 octet a second")
         _require(self.retries >= 0, "retries can't be negative")
         _require(self.retry_delay >= 0, "retry-delay can't be negative")
         _require(self.retry_max_time is None or self.retry_max_time >= 0, "retry-max-time can't be negative")
@@ -85,6 +106,10 @@ class Settings:
             f"method {self.method!r} is not an HTTP method",
         )
         _require(self.digest in (None, "sha-256", "sha-512"), "digest must be sha-256 or sha-512")
+        _require(
+            self.form is None or self.digest is None,
+            "digest is that of the content, which is a form and not the file: leave out one of the two",
+        )
         for name, value in self.fields:
             _check_field(name, value)
             _require(

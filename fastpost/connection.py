@@ -15,7 +15,7 @@ import ssl
 import time
 import typing
 
-from fastpost import tcp, tls
+from fastpost import endpoint, tcp, tls
 from fastpost._patience import Patience
 from fastpost._wire import TlsWire, Wire
 from fastpost.errors import (
@@ -26,12 +26,14 @@ from fastpost.errors import (
     ProtocolViolation,
     Stalled,
     TargetUnreachable,
+    TookTooLong,
 )
 from fastpost.session import Session
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastpost._rate_limit import RateLimit
     from fastpost._table import Attempt
     from fastpost.config import Settings
     from fastpost.target import Target
@@ -72,6 +74,7 @@ class Connection:
         settings: the run's settings.
         context: returns what TLS is made with; asked for over https only.
         concurrency: most streams to have open on this connection.
+        rate_limit: shared with the other connections of the run.
         on_finished: called with attempts that ended, once a tick; it may submit more.
         on_closed: called once when the connection is over, after the last `on_finished`.
         on_error: called with what should never have been raised in a callback of the loop, which would only log it.
@@ -85,6 +88,7 @@ class Connection:
         *,
         context: Callable[[], ssl.SSLContext],
         concurrency: int,
+        rate_limit: RateLimit | None,
         on_finished: Callable[[Connection, list[Attempt]], None],
         on_closed: Callable[[Connection], None],
         on_error: Callable[[BaseException], None],
@@ -93,6 +97,7 @@ class Connection:
         self._target = target
         self._settings = settings
         self._context = context
+        self._endpoint = endpoint.of(target, settings)
         self._on_notice = on_notice
         self._on_finished = on_finished
         self._on_closed = on_closed
@@ -143,6 +148,7 @@ class Connection:
             staged=target.scheme == "https",
             keep_responses=settings.keep_responses,
             body_limit=settings.body_limit,
+            rate_limit=rate_limit,
         )
         self._wire = Wire(self.session.plane, self._fd)
 
@@ -150,7 +156,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and wait for the server's SETTINGS. Raises a TargetUnreachable; nothing was sent then."""
-        where = self._target.address
+        where = self._endpoint.address
         try:
             # Not wait_for: it may swallow a cancellation that comes in the same turn as the success.
             async with asyncio.timeout(self._settings.connect_timeout):
@@ -171,7 +177,7 @@ class Connection:
 
     async def _establish(self, where: str) -> None:
         global _live_sockets
-        self._socket = await tcp.connect(self._target, self._settings.connect_timeout)
+        self._socket = await tcp.connect(self._endpoint, self._settings.connect_timeout)
         _live_sockets += 1
         self._fd = self._socket.fileno()
         self._wire = Wire(self.session.plane, self._fd)
@@ -441,6 +447,7 @@ class Connection:
         self._note_delivered(now)
         self._room_told = 0
         plane = self.session.plane
+        self._end_overdue(now)
         timeout = self._settings.stall_timeout
         stalled = plane.stalled(now, timeout)
         # Not a single stream is allowed: that is waited for, but not on a dead host.
@@ -464,6 +471,14 @@ class Connection:
             self._end(Stalled(what))
             return
         self._advance(now)
+
+    def _end_overdue(self, now: float) -> None:
+        """Reset what has taken as long as an upload may: a second later at most."""
+        allowed = self._settings.max_time
+        if allowed is not None:
+            for attempt in self.session.plane.overdue(now, allowed):
+                what = f"it took longer than {allowed:g} s: allow more with --max-time"
+                self.session.plane.cancel(attempt, TookTooLong(what), now)
 
     def _watch_line(self, now: float) -> None:
         """Have the kernel asked soon, while octets are under way."""

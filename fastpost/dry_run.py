@@ -49,7 +49,7 @@ def list_uploads(
 
 class _Listing:
     def __init__(self, settings: Settings, as_json: bool) -> None:
-        self._target = target.parse(settings.to, method=settings.method, content_type=settings.content_type)
+        self._target = target.of(settings)
         self._as_json = as_json
         self._seen: set[int] = set()
         self._files = self._octets = self._duplicates = self._rejected = self._recorded = 0

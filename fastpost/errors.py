@@ -200,6 +200,12 @@ class Stalled(FastpostError):
     reaction = Reaction.RETRY_IF_REPEATABLE
 
 
+class TookTooLong(FastpostError):
+    """The upload was not done within the time that it may take."""
+
+    reaction = Reaction.RETRY_IF_REPEATABLE
+
+
 class ProtocolViolation(FastpostError):
     """The server broke RFC 9113 or RFC 7541.
 

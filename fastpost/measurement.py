@@ -103,7 +103,7 @@ class Measured(abc.ABC):
 
     def __init__(self, plan: Plan, on_second: OnSecond | None) -> None:
         settings = plan.settings
-        parsed = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
+        parsed = targets.of(settings)
         self.plan = plan
         #: Uploads overwrite each other here, on purpose: nothing is to watch their names.
         self.target = dataclasses.replace(parsed, unique=True)

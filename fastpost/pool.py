@@ -11,7 +11,7 @@ import functools
 import time
 import typing
 
-from fastpost import growth, retry, tls
+from fastpost import endpoint, growth, retry, tls
 from fastpost.connection import Connection
 from fastpost.errors import (
     ConnectFailed,
@@ -27,6 +27,7 @@ from fastpost.sums import Sums
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from fastpost._rate_limit import RateLimit
     from fastpost._streams import DataPlane
     from fastpost._table import Attempt
     from fastpost.config import Settings
@@ -64,6 +65,7 @@ class Pool:
         settings: Settings,
         tally: Tally,
         budget: retry.Budget,
+        rate_limit: RateLimit | None,
         *,
         on_finished: Callable[[Connection, list[Attempt]], None],
         on_ready: Callable[[], None],
@@ -77,6 +79,7 @@ class Pool:
         self._context = functools.cache(functools.partial(tls.client_context, settings))
         self._tally = tally
         self._budget = budget
+        self._rate_limit = rate_limit
         self._on_finished = on_finished
         self._on_ready = on_ready
         self._on_unreachable = on_unreachable
@@ -246,6 +249,7 @@ class Pool:
                 self._settings,
                 context=self._context,
                 concurrency=0,
+                rate_limit=self._rate_limit,
                 on_finished=self._on_finished,
                 on_closed=self._closed,
                 on_error=self._on_error,
@@ -295,8 +299,9 @@ class Pool:
         """Wait until the next try to connect is due. Raises `failure` when there is none."""
         if isinstance(failure, NotHttp2) and self._ever_connected:
             # It did speak HTTP/2 a moment ago: a restarting server, not a wrong one.
+            where = endpoint.of(self._target, self._settings).address
             failure = ConnectFailed(
-                f"{self._target.address} speaks no HTTP/2 any more, as if it restarted: check the server and its log"
+                f"{where} speaks no HTTP/2 any more, as if it restarted: check the server and its log"
             )
         verdict = self._judge(failure, retried=tries, elapsed=time.monotonic() - began)
         if verdict.wait is None:

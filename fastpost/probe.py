@@ -23,7 +23,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from fastpost import reach, servers
+from fastpost import endpoint, reach, servers
 from fastpost import target as targets
 from fastpost.errors import ConnectFailed, NotHttp2, error_code_name
 
@@ -123,7 +123,7 @@ class Probe:
 
     def look(self) -> dict[str, Any]:
         """Return the report of schema fastpost.probe/1. Raises a TargetUnreachable."""
-        where = self._target.address
+        where = endpoint.of(self._target, self._settings).address
         self._began = time.monotonic()
         reached = reach.reach(self._target, self._settings)
         with reached.socket as self._socket:

@@ -60,7 +60,7 @@ class Processes:
     """
 
     def __init__(self, settings: Settings, count: int) -> None:
-        self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
+        self.target = targets.of(settings)
         self.tally = Tally(settings.concurrency)
         self.stopping = False
         # The cores are for all of them.

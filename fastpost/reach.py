@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastpost import tcp, tls
+from fastpost import endpoint, tcp, tls
 from fastpost.errors import NotHttp2
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Reached:
 
     Attributes:
         socket: connected, and for https wrapped; who takes it closes it.
-        address: which of the name's addresses answered.
+        address: which of the name's addresses answered; of a Unix socket its path.
         times: seconds of each step (dns, tcp, tls); None: there was none.
     """
 
@@ -51,18 +51,27 @@ def reach(target: Target, settings: Settings) -> Reached:
     """Connect, as far as HTTP/2 can begin. Raises a TargetUnreachable."""
     context = tls.client_context(settings) if target.scheme == "https" else None
     times: dict[str, float | None] = {"dns": None, "tcp": None, "tls": None}
+    there = endpoint.of(target, settings)
     try:
-        found = _timed(times, "dns", lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+        found = _timed(times, "dns", lambda: _addresses(there))
     except OSError as error:
-        raise tcp.no_address(target, error) from None
+        raise tcp.no_address(there, error) from None
     try:
         plain, address = _first_that_answers(found, settings.connect_timeout, times)
     except OSError as error:
-        raise tcp.no_connection(target, error) from None
+        raise tcp.no_connection(there, error) from None
     plain.settimeout(settings.connect_timeout)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    agreed = plain if context is None else _agreed(plain, target, context, times)
+    if there.path is None:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    agreed = plain if context is None else _agreed(plain, target, context, times, there.address)
     return Reached(agreed, address, times)
+
+
+def _addresses(there: endpoint.Endpoint) -> Sequence[tuple[Any, ...]]:
+    """Return the addresses as getaddrinfo tells them. Raises OSError."""
+    if there.path is not None:
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", there.path)]
+    return socket.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
 
 
 def _first_that_answers(
@@ -77,10 +86,14 @@ def _first_that_answers(
     for left, one in zip(range(len(found), 0, -1), found, strict=True):
         part = max((ends - time.monotonic()) / left, 0.001)
         try:
-            return _timed(times, "tcp", functools.partial(_connect, one, part)), one[-1][0]
+            return _timed(times, "tcp", functools.partial(_connect, one, part)), _shown(one[-1])
         except OSError as error:
             failure = error
     raise failure
+
+
+def _shown(address: Any) -> str:
+    return address if isinstance(address, str) else str(address[0])
 
 
 def _connect(found: tuple[Any, ...], timeout: float) -> socket.socket:
@@ -97,10 +110,9 @@ def _connect(found: tuple[Any, ...], timeout: float) -> socket.socket:
 
 
 def _agreed(
-    plain: socket.socket, target: Target, context: ssl.SSLContext, times: dict[str, float | None]
+    plain: socket.socket, target: Target, context: ssl.SSLContext, times: dict[str, float | None], where: str
 ) -> ssl.SSLSocket:
     """Agree on TLS and, by ALPN, on HTTP/2. Raises a TargetUnreachable, with the socket closed."""
-    where = target.address
     try:
         wrapped = _timed(times, "tls", lambda: context.wrap_socket(plain, server_hostname=target.host))
     except (OSError, ValueError) as error:

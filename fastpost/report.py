@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fastpost._meter import Histogram
+    from fastpost._table import Attempt
     from fastpost.errors import FastpostError
     from fastpost.tally import Tally
 
@@ -112,11 +113,64 @@ def failure_record(
         **named("name", name),
         **named("file", file),
         "url": url,
-        "error": type(failure).__name__,
-        "message": str(failure).encode("utf-8", "backslashreplace").decode(),
+        **_error(failure),
         "status": status or None,
         "attempts": attempts,
     }
+
+
+def log_record(
+    result: Attempt, url: str | None, failure: FastpostError | None, attempts: int, began: float
+) -> dict[str, object]:
+    """Return one line of the --log file: what became of an upload.
+
+    `seconds` are those of the last attempt. `began` is the wall clock at monotonic 0 (seconds).
+    """
+    started = result.started > 0
+    return {
+        "time": _stamp(began + result.finished) if started else None,
+        **named("name", result.upload.name),
+        **named("file", result.upload.file),
+        "url": url,
+        "status": result.status or None,
+        "octets": result.payload,
+        "seconds": round(result.finished - result.started, 6) if started else None,
+        "attempts": attempts,
+        **_error(failure),
+    }
+
+
+def rejection_record(name: bytes, file: bytes, url: str | None, failure: FastpostError) -> dict[str, object]:
+    """Return the line of what could not be uploaded at all."""
+    return {
+        "time": None,
+        **named("name", name),
+        **named("file", file),
+        "url": url,
+        "status": None,
+        "octets": 0,
+        "seconds": None,
+        "attempts": 0,
+        **_error(failure),
+    }
+
+
+def _error(failure: FastpostError | None) -> dict[str, object]:
+    if failure is None:
+        return {"error": None, "message": None}
+    return {
+        "error": type(failure).__name__,
+        "message": str(failure).encode("utf-8", "backslashreplace").decode(),
+    }
+
+
+def _stamp(seconds: float) -> str:
+    """Return a time (seconds since 1970) as RFC 3339 has it, in UTC."""
+    import datetime
+
+    return (
+        datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 def named(key: str, octets: bytes) -> dict[str, object]:

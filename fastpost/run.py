@@ -11,6 +11,7 @@ import time
 import typing
 
 from fastpost import retry
+from fastpost._rate_limit import RateLimit
 from fastpost._table import make_attempts
 from fastpost.errors import (
     ConnectionLost,
@@ -66,6 +67,7 @@ class Run:
         led: bool = False,
         on_connected: Callable[[int], None] | None = None,
         connects_first: bool = False,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._settings = settings
         self._target = target
@@ -77,6 +79,10 @@ class Run:
         self._on_connected = on_connected
         #: Opens one before there is anything to upload.
         self._connects_first = connects_first
+        #: Of this run and those at other origins together.
+        self._rate_limit = rate_limit
+        if rate_limit is None and settings.limit_rate is not None:
+            self._rate_limit = RateLimit(settings.limit_rate)
         self._on_results = on_results
         self._on_rejected = on_rejected
         self._loop = asyncio.get_running_loop()
@@ -99,6 +105,7 @@ class Run:
             settings,
             tally,
             budget,
+            self._rate_limit,
             on_finished=self._attempts_ended,
             on_ready=self._connections_changed,
             on_unreachable=self._unreachable,
@@ -397,7 +404,17 @@ class Run:
         )
 
     def _at(self, settings: Settings, target: Target) -> Run:
-        return Run(settings, target, Tally(), self._ended_elsewhere, None, True, self._on_notice, led=True)
+        return Run(
+            settings,
+            target,
+            Tally(),
+            self._ended_elsewhere,
+            None,
+            True,
+            self._on_notice,
+            led=True,
+            rate_limit=self._rate_limit,
+        )
 
     def _ended_elsewhere(self, results: list[Attempt]) -> None:
         self._repeats.ended_elsewhere(results)

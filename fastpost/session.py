@@ -25,6 +25,7 @@ if typing.TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from fastpost._gather import GatherList
+    from fastpost._rate_limit import RateLimit
     from fastpost._table import Attempt
     from fastpost.errors import FastpostError
 
@@ -50,6 +51,7 @@ class Session:
         fair: deficit round robin among streams; False: first in, first out.
         staged: True over TLS: octets pass through user space, nothing is mapped.
         keep_responses, body_limit: what is kept of responses (`DataPlane`).
+        rate_limit: shared with other connections; None: as fast as it goes.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Session:
         staged: bool = False,
         keep_responses: bool = False,
         body_limit: int = 1024,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         # Weakly: a cycle would keep the plane's buffers, some 200 kB, after the end until the garbage collector comes.
         session = weakref.proxy(self)
@@ -75,6 +78,7 @@ class Session:
             staged=staged,
             keep_responses=keep_responses,
             body_limit=body_limit,
+            rate_limit=rate_limit,
         )
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = h2.settings.Settings(client=True, initial_values=_OUR_SETTINGS)

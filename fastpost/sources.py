@@ -20,6 +20,9 @@ from fastpost.errors import (
     file_failure,
 )
 
+if typing.TYPE_CHECKING:
+    from fastpost.selection import Selection
+
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 #: Longest path that one system call takes, octets, with its closing NUL.
@@ -128,7 +131,12 @@ class Batch:
 
 
 def walk(
-    sources: Sequence[Source], *, follow_symlinks: bool = False, batch: int = 1024, sizes: bool = False
+    sources: Sequence[Source],
+    *,
+    follow_symlinks: bool = False,
+    batch: int = 1024,
+    sizes: bool = False,
+    selection: Selection | None = None,
 ) -> Iterator[Batch]:
     """Find the files of `sources`, lazily: memory doesn't grow with their number.
 
@@ -141,6 +149,8 @@ def walk(
             holds it is rejected. Costs one stat a folder.
         batch: most uploads and rejections in one Batch.
         sizes: fill in Upload.size; costs one stat a file, about as much as all the rest of the walk.
+        selection: which of the files are taken; what it leaves out is not rejected either. Folders in which it takes
+            nothing aren't read.
 
     Returns:
         Batches that are not empty. No batch at all: nothing was found.
@@ -153,7 +163,31 @@ def walk(
     if batch < 1:
         raise UsageError("batch must be at least 1")
     roots = [_look_up(source) for source in sources]
-    return _Walk(follow_symlinks, batch, sizes).run(roots)
+    return _Walk(follow_symlinks, batch, sizes, selection).run(roots)
+
+
+def listed(
+    folder: Source,
+    names: Iterable[list[bytes]],
+    *,
+    follow_symlinks: bool = False,
+    selection: Selection | None = None,
+) -> Iterator[Batch]:
+    """Take files of a folder by their names, without a walk: a batch for each of the lists, as soon as it comes.
+
+    Sizes are known then.
+
+    Args:
+        folder: the SOURCE that holds them.
+        names: relative to it. What isn't there, or is a folder, is rejected.
+        follow_symlinks: as for `walk`.
+        selection: as for `walk`.
+    Raises UsageError at the call when the SOURCE is no folder.
+    """
+    root = _look_up(folder)
+    if isinstance(root.found, FileFailed) or not stat.S_ISDIR(root.found.st_mode):
+        raise UsageError(f"{printable(root.path)} is no folder: the names in a list are those of files in one")
+    return _Listed(follow_symlinks, selection).run(root.path, names)
 
 
 def printable(name: bytes) -> str:
@@ -217,76 +251,34 @@ def _destination(link: bytes) -> str:
         return "something that doesn't exist"
 
 
-class _Walk:
-    """The state of one walk: folders still to read and the batch being filled."""
+class _Found:
+    """What was found, on its way into a batch.
 
-    def __init__(self, follow_symlinks: bool, limit: int, sizes: bool) -> None:
+    Attributes:
+        _cut: where in the paths below a SOURCE their names begin.
+    """
+
+    def __init__(self, follow_symlinks: bool, selection: Selection | None) -> None:
         self._follow = follow_symlinks
-        self._limit = limit
-        self._sizes = sizes
+        self._selection = selection
         self._batch = Batch()
-        self._folders_read = 0
-        self._listing = Listing(descend=not follow_symlinks)
-        #: Where in the paths below a SOURCE their names begin.
         self._cut = 0
-        #: When links are followed, folders are read one by one: those still to be read, and who holds the present one.
-        self._pending: list[_Folder] = []
-        self._ancestor: _Ancestor | None = None
-
-    def run(self, roots: list[_Root]) -> Iterator[Batch]:
-        try:
-            for path, found in roots:
-                self._cut = len(path) + (not path.endswith(b"/"))
-                self._ancestor = None
-                if isinstance(found, FileFailed):
-                    self._reject(path, path, found)
-                else:
-                    self._take(path, os.path.basename(path), found)
-                while self._to_read():
-                    self._read()
-                    if self._is_due():
-                        yield self._next_batch()
-                if self._is_due():
-                    yield self._next_batch()
-            if len(self._batch) or self._batch.skipped:
-                yield self._next_batch()
-        finally:
-            self._listing.close()
-
-    def _is_due(self) -> bool:
-        held = len(self._batch)
-        return held >= self._limit or (held > 0 and self._folders_read >= _FOLDERS_PER_BATCH)
 
     def _next_batch(self) -> Batch:
         full, self._batch = self._batch, Batch()
-        self._folders_read = 0
         return full
 
-    def _to_read(self) -> bool:
-        if not self._listing.pending and self._pending:
-            path, self._ancestor = self._pending.pop()
-            self._listing.push(path, self._cut)
-        return self._listing.pending
+    def _add(self, uploads: list[Upload]) -> None:
+        self._batch.uploads += uploads if self._selection is None else self._selection.picked(uploads)
 
-    def _read(self) -> None:
-        """Read on in the folders, never more entries at a time than the batch has room for."""
-        uploads, links, others, failed, opened = self._listing.read(self._limit - len(self._batch), _FOLDERS_PER_BATCH)
-        self._folders_read += opened
-        if self._sizes:
-            for upload in uploads:
-                upload.size = _size(upload.file)
-        self._batch.uploads += uploads
-        for path in links:
-            self._look_at(path, self._take_link)
-        for path in others:
-            self._look_at(path, self._take_other)
-        for path, number in failed:
-            self._reject(path[self._cut :] or path, path, _folder_failure(number))
+    def _is_taken(self, name: bytes) -> bool:
+        return self._selection is None or self._selection.takes(name)
 
     def _look_at(self, path: bytes, take: Callable[[bytes, bytes], None]) -> None:
         name = path[self._cut :]
         if len(path) >= _PATH_MAX:
-            self._reject(name, path, FileUnreadable(_TOO_DEEP))
+            if self._is_taken(name):
+                self._reject(name, path, FileUnreadable(_TOO_DEEP))
             return
         try:
             take(path, name)
@@ -294,9 +286,13 @@ class _Walk:
             self._reject(name, path, file_failure(error.errno or 0))
 
     def _take_link(self, path: bytes, name: bytes) -> None:
+        if not self._follow and not self._is_taken(name):
+            return
         try:
             found = os.stat(path)
         except OSError as error:
+            if not self._is_taken(name):
+                return
             if error.errno in _DANGLING:
                 message = f"a symbolic link to {_destination(path)}: remove or correct the link"
                 self._reject(name, path, NotRegularFile(message))
@@ -315,18 +311,130 @@ class _Walk:
         """Take what a stat has shown: a SOURCE, the end of a link, a folder when links are followed, an oddity."""
         kind = stat.S_IFMT(found.st_mode)
         if kind == stat.S_IFREG:
-            self._batch.uploads.append(Upload(path, name, found.st_size))
-        elif kind != stat.S_IFDIR:
+            self._add([Upload(path, name, found.st_size)])
+        elif kind == stat.S_IFDIR:
+            self._take_folder(path, name, found)
+        elif self._is_taken(name):
             self._reject(name, path, NotRegularFile(_ODDITIES.get(kind, _ODD)))
-        elif not self._follow:
+
+    def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
+        raise NotImplementedError
+
+    def _reject(self, name: bytes, file: bytes, error: FastpostError) -> None:
+        self._batch.rejected.append(Rejected(name, file, error))
+
+
+class _Walk(_Found):
+    """The state of one walk: folders still to read and the batch being filled."""
+
+    def __init__(self, follow_symlinks: bool, limit: int, sizes: bool, selection: Selection | None) -> None:
+        super().__init__(follow_symlinks, selection)
+        self._limit = limit
+        self._sizes = sizes or (selection is not None and selection.by_size)
+        self._folders_read = 0
+        #: Where folders may be left out or held by themselves, each of them is looked at.
+        self._listing = Listing(descend=not follow_symlinks and selection is None)
+        #: When links are followed, folders are read one by one: those still to be read, and who holds the present one.
+        self._pending: list[_Folder] = []
+        self._ancestor: _Ancestor | None = None
+
+    def run(self, roots: list[_Root]) -> Iterator[Batch]:
+        try:
+            for path, found in roots:
+                self._cut = len(path) + (not path.endswith(b"/"))
+                self._ancestor = None
+                if isinstance(found, FileFailed):
+                    self._reject(path, path, found)
+                elif stat.S_ISDIR(found.st_mode):
+                    self._enter(path, os.path.basename(path), found)
+                else:
+                    self._take(path, os.path.basename(path), found)
+                while self._to_read():
+                    self._read()
+                    if self._is_due():
+                        yield self._next_batch()
+                if self._is_due():
+                    yield self._next_batch()
+            if len(self._batch) or self._batch.skipped:
+                yield self._next_batch()
+        finally:
+            self._listing.close()
+
+    def _is_due(self) -> bool:
+        held = len(self._batch)
+        return held >= self._limit or (held > 0 and self._folders_read >= _FOLDERS_PER_BATCH)
+
+    def _next_batch(self) -> Batch:
+        self._folders_read = 0
+        return super()._next_batch()
+
+    def _to_read(self) -> bool:
+        if not self._listing.pending and self._pending:
+            path, self._ancestor = self._pending.pop()
+            self._listing.push(path, self._cut)
+        return self._listing.pending
+
+    def _read(self) -> None:
+        """Read on in the folders, never more entries at a time than the batch has room for."""
+        uploads, links, others, failed, opened = self._listing.read(self._limit - len(self._batch), _FOLDERS_PER_BATCH)
+        self._folders_read += opened
+        if self._sizes:
+            for upload in uploads:
+                upload.size = _size(upload.file)
+        self._add(uploads)
+        for path in links:
+            self._look_at(path, self._take_link)
+        for path in others:
+            self._look_at(path, self._take_other)
+        for path, number in failed:
+            self._reject(path[self._cut :] or path, path, _folder_failure(number))
+
+    def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
+        if self._selection is None or self._selection.enters(name):
+            self._enter(path, name, found)
+
+    def _enter(self, path: bytes, name: bytes, found: os.stat_result) -> None:
+        """Have a folder listed."""
+        if not self._follow:
             self._listing.push(path, self._cut)
         elif _leads_back(identity := (found.st_dev, found.st_ino), self._ancestor):
             self._reject(name, path, NotRegularFile(_LOOP))
         else:
             self._pending.append(_Folder(path, _Ancestor(identity, self._ancestor)))
 
-    def _reject(self, name: bytes, file: bytes, error: FastpostError) -> None:
-        self._batch.rejected.append(Rejected(name, file, error))
+
+class _Listed(_Found):
+    """Files that are named one by one."""
+
+    def run(self, folder: bytes, names: Iterable[list[bytes]]) -> Iterator[Batch]:
+        start = folder if folder.endswith(b"/") else folder + b"/"
+        self._cut = len(start)
+        for some in names:
+            for name in some:
+                self._look_at(start + name, self._take_named)
+            if len(self._batch) or self._batch.skipped:
+                yield self._next_batch()
+
+    def _take_named(self, path: bytes, name: bytes) -> None:
+        if b".." in name.split(b"/"):
+            self._reject(name, path, FileUnreadable(_LEADS_OUT))
+            return
+        try:
+            found = os.lstat(path)
+        except OSError as error:
+            if error.errno not in _DANGLING or not self._is_taken(name):
+                raise
+            self._reject(name, path, FileVanished(_NOT_THERE))
+            return
+        if stat.S_ISLNK(found.st_mode):
+            self._take_link(path, name)
+        elif stat.S_ISREG(found.st_mode):
+            self._add([Upload(path, name, found.st_size, None, self._follow)])
+        else:
+            self._take(path, name, found)
+
+    def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
+        self._reject(name, path, NotRegularFile(_FOLDER))
 
 
 _ODD = "not a regular file, and only those can be uploaded: leave it out"
@@ -336,6 +444,9 @@ _ODDITIES = {
     stat.S_IFCHR: "a character device, not a regular file: save what it delivers to a file and upload that",
     stat.S_IFBLK: "a block device, not a regular file: save an image of it to a file and upload that",
 }
+_FOLDER = "a folder, of which a list names the files: find … -type f tells them, or give it as SOURCE without a list"
+_LEADS_OUT = "its name holds '..', and may lead out of SOURCE: name it from there on, without"
+_NOT_THERE = "there is no such file; names in a list are relative to SOURCE (find … -printf '%P\\n' tells them so)"
 _LOOP = "a folder that holds itself, by way of a symbolic link: remove the link or leave out --follow-symlinks"
 _TOO_DEEP = (
     f"its path is longer than the {_PATH_MAX - 1} octets that the system can open: "

@@ -14,6 +14,10 @@ from fastpost._labels import Labels
 from fastpost.errors import UsageError
 from fastpost.media_types import TOKEN, UNKNOWN, Fields, TypesBySuffix, coded, declared
 
+if typing.TYPE_CHECKING:
+    from fastpost.config import Settings
+    from fastpost.forms import Form
+
 _SLASH = 0x2F
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
@@ -128,6 +132,8 @@ class Target:
         import hashlib  # only for those who keep a journal
 
         places = b"".join(b"%b{%b}" % (piece.literal, (piece.placeholder or "").encode()) for piece in self._pieces)
+        if self.labels.form is not None:
+            places += b" form " + self.labels.form.field
         return hashlib.sha256(b"%b %b%b" % (self.method, self.origin.encode(), places)).digest()
 
     @property
@@ -167,7 +173,12 @@ class Target:
         return f"{self.scheme}://{self.authority.decode()}{_fill(self._shown, name).decode()}"
 
 
-def parse(to: str, *, method: str | None = None, content_type: str | None = None) -> Target:
+def of(settings: Settings) -> Target:
+    """Return the target of a run. Raises UsageError as `parse` does."""
+    return parse(settings.to, method=settings.method, content_type=settings.content_type, form=settings.form)
+
+
+def parse(to: str, *, method: str | None = None, content_type: str | None = None, form: str | None = None) -> Target:
     """Read the URL or URL template of `--to`.
 
     {path} stands for the relative name, {name} for its last part, {ext} for what follows the last dot in that, {stem}
@@ -178,6 +189,7 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
         to: the URL.
         method: None: PUT when the URL names the file, else POST.
         content_type: sent with every file, in place of a guess.
+        form: the field of a form that holds the file; None: the file is all that is sent.
 
     Raises:
         UsageError: the URL, method or content type can't be meant; the message has the cure, never a password.
@@ -208,7 +220,7 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
         host=host,
         port=port,
         authority=(bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}").encode(),
-        method=_read_method(method, "PUT" if naming else "POST"),
+        method=_read_method(method, "PUT" if naming and form is None else "POST"),
         template=_without_secrets(to).encode("utf-8", "backslashreplace").decode(),
         unique=placeholders == {"path"},
         shared=not naming,
@@ -226,8 +238,15 @@ def parse(to: str, *, method: str | None = None, content_type: str | None = None
             unknown=UNKNOWN,
             declare=declared,
             declared=None if content_type is None else declared(content_type),
+            form=None if form is None else _form(form),
         ),
     )
+
+
+def _form(field: str) -> Form:
+    from fastpost.forms import Form  # only for those who send one
+
+    return Form(field)
 
 
 # --- reading the URL ------------------------------------------------------------------------------

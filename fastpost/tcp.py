@@ -1,4 +1,4 @@
-"""TCP to the target: names to addresses, and the first of them that answers."""
+"""TCP to an endpoint: names to addresses, and the first of them that answers. Or a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from fastpost.errors import ConnectFailed, NameNotResolved
 if typing.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastpost.target import Target
+    from fastpost.endpoint import Endpoint
 
 
-async def connect(target: Target, timeout: float) -> socket.socket:
+async def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
     """Return a connected, non-blocking socket. Raises NameNotResolved, ConnectFailed.
 
     Args:
-        target: where to.
+        endpoint: where to.
         timeout: seconds that several addresses share; who calls bounds the whole.
     """
+    if endpoint.path is not None:
+        try:
+            return await _connect_to(socket.socket(socket.AF_UNIX), endpoint.path)
+        except OSError as error:
+            raise no_connection(endpoint, error) from None
     loop = asyncio.get_running_loop()
     try:
         # Octets: text would be IDNA-encoded once more, for which Python loads 1.2 MB of tables.
-        addresses = await loop.getaddrinfo(target.host.encode(), target.port, type=socket.SOCK_STREAM)
+        addresses = await loop.getaddrinfo(endpoint.host.encode(), endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise no_address(target, error) from None
+        raise no_address(endpoint, error) from None
     failure = OSError(0, "no address")
     for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         # An address that swallows packets may use up its part of the time, not that of the others.
@@ -38,7 +43,7 @@ async def connect(target: Target, timeout: float) -> socket.socket:
                 return await _connect_to(socket.socket(family, kind, protocol), address)
         except OSError as error:
             failure = error
-    raise no_connection(target, failure)
+    raise no_connection(endpoint, failure)
 
 
 async def _connect_to(connecting: socket.socket, address: typing.Any) -> socket.socket:
@@ -53,7 +58,8 @@ async def _connect_to(connecting: socket.socket, address: typing.Any) -> socket.
         if failed:
             raise OSError(failed, os.strerror(failed))
         # Frames leave in large gathers of our own making: Nagle would only delay the last one.
-        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connecting.family != socket.AF_UNIX:
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         connecting.close()
         raise
@@ -76,20 +82,20 @@ def settle(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def no_address(target: Target, error: OSError) -> NameNotResolved:
+def no_address(endpoint: Endpoint, error: OSError) -> NameNotResolved:
     """Return the failure of a name that has no address."""
     return NameNotResolved(
-        f"the host name {target.host!r} has no address ({error.strerror}): check the spelling of the URL"
+        f"the host name {endpoint.host!r} has no address ({error.strerror}): check the spelling of the URL"
     )
 
 
-def no_connection(target: Target, error: OSError) -> ConnectFailed:
+def no_connection(endpoint: Endpoint, error: OSError) -> ConnectFailed:
     """Return the failure of addresses of which none answers; the error is that of the last one."""
-    reason = os.strerror(error.errno) if error.errno else error.strerror or "timed out"
-    cure = "check host and port, and that the server is up"
+    reason = os.strerror(error.errno) if error.errno else error.strerror or str(error) or "timed out"
+    cure = f"check {'host and port' if endpoint.path is None else 'its path'}, and that the server is up"
     if error.errno == errno.EMFILE:
         cure = "raise the limit of open files (ulimit -n 1024)"
-    return ConnectFailed(f"can't connect to {target.address} ({reason}): {cure}")
+    return ConnectFailed(f"can't connect to {endpoint.address} ({reason}): {cure}")
 
 
 def no_answer(where: str, seconds: float, doubt: str) -> ConnectFailed:

@@ -7,12 +7,12 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
 
 from fastpost import report
-from fastpost.errors import Exit, FastpostError, TargetUnreachable, UsageError, WorkerLost
+from fastpost.errors import Exit, FastpostError, Interrupted, TargetUnreachable, UsageError, WorkerLost
 from fastpost.signals import EXIT_CODES, signals_taken
 from fastpost.uploader import Uploader
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastpost.outlet import Outlet
     from fastpost.processes import Processes
     from fastpost.progress import Progress
+    from fastpost.record_file import RecordFile
     from fastpost.sources import Batch, Rejected
     from fastpost.tally import Tally
     from fastpost.verify import Verifier
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 GRACE: Final = 10.0
 #: Runs shorter than this draw no progress, and are spared the loading of rich: 30 ms, once.
 _FIRST_FRAME: Final = 1.0
-#: Octets of the longest line of --failures, and more: a path has 4,095 at most, each of them up to six when escaped.
-_LONGEST_LINE: Final = 1 << 17
 #: Files whose sizes are looked up for the progress, in the walk's thread: about 2 µs each, and many small files can
 #: be told by their number as well.
 _SIZES_WANTED: Final = 4096
@@ -59,7 +58,9 @@ class UploadRun:
         out: where results go.
         err: where messages and progress go.
         failures: file to write a JSON line for every failure to.
+        log: file to write a JSON line for every file to.
         journal: file that records what is uploaded; what it holds already is skipped.
+        fail_early: stop at the first failure.
         verify: compare the digests that responses state with those of the files; needs settings.keep_responses.
         distinct: no two files have the same name.
         processes: how many share the work.
@@ -73,7 +74,9 @@ class UploadRun:
         err: Outlet,
         *,
         failures: str | None = None,
+        log: str | None = None,
         journal: str | None = None,
+        fail_early: bool = False,
         verify: bool = False,
         distinct: bool = False,
         processes: int = 1,
@@ -86,7 +89,11 @@ class UploadRun:
         self._out = out
         self._err = err
         self._failures_path = failures
-        self._failures: TextIO | None = None
+        self._failures: RecordFile | None = None
+        self._log_path = log
+        self._log: RecordFile | None = None
+        self._fail_early = fail_early
+        self._failed_early = False
         self._journal_path = journal
         self._journal: Journal | None = None
         self._verify = verify
@@ -103,7 +110,7 @@ class UploadRun:
 
         Raises OSError when the failures file or the journal can't be made, UsageError when it is no journal for this.
         """
-        with self._workers(), self._journal_kept(), self._failures_file():
+        with self._workers(), self._journal_kept(), self._records():
             if self._journal is not None:
                 batches = self._journal.gate(self._journal.remaining(batches))
             if self._progress is not None:
@@ -155,7 +162,8 @@ class UploadRun:
 
     @property
     def _looks_at_results(self) -> bool:
-        return bool(self._failures_path or self._display.responses or self._display.verbose)
+        shown = self._display.responses or self._display.verbose
+        return bool(self._failures_path or self._log_path or self._fail_early or shown)
 
     def _on_results(self, results: list[Attempt]) -> None:
         if self._verifier is not None:
@@ -167,6 +175,8 @@ class UploadRun:
         if self._display.responses or self._display.verbose >= 2:
             for result in results:
                 self._tell_result(result)
+        # What is to be compared is in the log once it is.
+        self._write_log((one, one.failure) for one in results if self._verifier is None or one.failure is not None)
         for result in results:
             if result.failure is not None:
                 self._failed(result, result.failure)
@@ -177,20 +187,23 @@ class UploadRun:
 
     def _on_compared(self, passed: list[Attempt], failed: Sequence[tuple[Attempt, FastpostError]]) -> None:
         self._tally.revoke(failed)
+        self._write_log([*((one, None) for one in passed), *failed])
         for result, failure in failed:
             self._failed(result, failure)
         if self._journal is not None:
             self._record(self._journal, passed)
 
     def _on_rejected(self, rejected: list[Rejected]) -> None:
+        if self._log is not None:
+            self._log.write(
+                report.rejection_record(one.name, one.file, self._url(one.name), one.error) for one in rejected
+            )
         for one in rejected:
             self._tell_failure(one.name, one.file, one.error, 0, 0)
 
     def _failed(self, result: Attempt, failure: FastpostError) -> None:
         upload = result.upload
-        tried = result.started > 0 or isinstance(failure, WorkerLost)  # of those nothing is known
-        attempts = tried + result.retried + result.replayed
-        self._tell_failure(upload.name, upload.file, failure, result.status, attempts)
+        self._tell_failure(upload.name, upload.file, failure, result.status, _attempts(result, failure))
 
     def _sized(self, batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:
         """Look up the sizes of the first files, so that a few large ones get an honest bar."""
@@ -301,12 +314,21 @@ class UploadRun:
     def _tell_failure(self, name: bytes, file: bytes, failure: FastpostError, status: int, attempts: int) -> None:
         if self._display.verbose:
             self._say(f"{os.fsdecode(name)}: {failure}")
-        if self._failures is None:
-            return
-        import json
+        if self._failures is not None:
+            record = report.failure_record(name, file, self._url(name), failure, status, attempts)
+            self._failures.write((record,))
+        if self._fail_early and not self._failed_early and not isinstance(failure, Interrupted):
+            self._failed_early = True
+            self._say(f"{os.fsdecode(name)}: {failure}; stopping, as --fail-early asks for")
+            self._uploader.stop(0.0)
 
-        record = report.failure_record(name, file, self._url(name), failure, status, attempts)
-        self._keep(self._failures.write, json.dumps(record, ensure_ascii=False) + "\n")
+    def _write_log(self, results: Iterable[tuple[Attempt, FastpostError | None]]) -> None:
+        if self._log is not None:
+            began = time.time() - time.monotonic()
+            self._log.write(
+                report.log_record(one, self._url(one.upload.name), failure, _attempts(one, failure), began)
+                for one, failure in results
+            )
 
     def _url(self, name: bytes) -> str | None:
         """Return the URL of a name; a SOURCE that was rejected may have one that no URL can hold."""
@@ -324,10 +346,9 @@ class UploadRun:
                 self._lose(error)
 
     def _lose(self, error: OSError) -> None:
-        """Say once that results can't be written; the run goes on and fails at its end."""
-        if not self._lost_output:
-            self._lost_output = True
-            self._say(f"{error.filename or self._failures_path}: {error.strerror}; the uploads go on without it")
+        """Say that results can't be written; the run goes on and fails at its end."""
+        self._lost_output = True
+        self._say(f"{error.filename or 'standard output'}: {error.strerror}; the uploads go on without it")
 
     def _report(self) -> None:
         tally = self._tally
@@ -356,33 +377,28 @@ class UploadRun:
             return Exit.SOME_FAILED
         return Exit.OK if tally.found or tally.recorded else Exit.NOTHING_MATCHED
 
-    # --- the failures file --------------------------------------------------------------------------------------------
+    # --- records ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _failures_file(self) -> Iterator[None]:
-        if self._failures_path is None:
+    def _records(self) -> Iterator[None]:
+        """Keep the files of --failures and --log open."""
+        with contextlib.ExitStack() as stack:
+            self._failures = self._record_file(stack, self._failures_path)
+            self._log = self._record_file(stack, self._log_path)
             yield
-            return
-        # Line by line: what is known survives a kill.
-        self._failures = open(self._failures_path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        try:
-            yield
-        finally:
-            try:
-                self._failures.close()
-            except OSError as error:
-                self._lose(error)
-            if self._lost_output and os.path.isfile(self._failures_path):
-                _cut_torn_line(self._failures_path)
+
+    def _record_file(self, stack: contextlib.ExitStack, path: str | None) -> RecordFile | None:
+        if path is None:
+            return None
+        from fastpost.record_file import RecordFile
+
+        return stack.enter_context(contextlib.closing(RecordFile(path, self._lose)))
 
 
-def _cut_torn_line(path: str) -> None:
-    """A disk that was full has taken the beginning of a line: who reads JSON lines would stop there."""
-    with contextlib.suppress(OSError), open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = file.seek(max(end - _LONGEST_LINE, 0))
-        torn = file.read(_LONGEST_LINE)
-        file.truncate(start + torn.rfind(b"\n") + 1)
+def _attempts(result: Attempt, failure: FastpostError | None) -> int:
+    """Return how often an upload was tried."""
+    tried = result.started > 0 or isinstance(failure, WorkerLost)  # of those nothing is known
+    return tried + result.retried + result.replayed
 
 
 def _processes(settings: Settings, count: int) -> Processes:

@@ -36,7 +36,7 @@ class Uploader:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.target = targets.parse(settings.to, method=settings.method, content_type=settings.content_type)
+        self.target = targets.of(settings)
         self.tally = Tally(settings.concurrency)
         self._run: Run | None = None
 

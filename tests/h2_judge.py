@@ -22,6 +22,7 @@ import pytest
 from h2.settings import SettingCodes
 
 from fastpost._chunker import live_objects
+from fastpost._rate_limit import RateLimit
 from fastpost._table import Attempt, live_attempts
 from fastpost.errors import ConnectionLost
 from fastpost.session import Session
@@ -110,6 +111,7 @@ def session(
     staged: bool = True,
     keep_responses: bool = False,
     body_limit: int = 1024,
+    rate_limit: RateLimit | None = None,
 ) -> Session:
     """Return a session of the usual kind, begun."""
     begun = Session(
@@ -122,6 +124,7 @@ def session(
         staged=staged,
         keep_responses=keep_responses,
         body_limit=body_limit,
+        rate_limit=rate_limit,
     )
     begun.begin()
     return begun

@@ -322,9 +322,12 @@ class HostileServer:
         scenario: what to do; when it returns, the connection is served well to its end.
         tls: serve TLS with ALPN h2.
         times: connections that meet the scenario.
+        path: a Unix socket to listen on, instead of a port.
     """
 
-    def __init__(self, scenario: Scenario, *, tls: Certificates | None = None, times: int = 1) -> None:
+    def __init__(
+        self, scenario: Scenario, *, tls: Certificates | None = None, times: int = 1, path: Path | None = None
+    ) -> None:
         self.lines: list[Line] = []
         self.violations: list[str] = []
         self._scenario = scenario
@@ -335,14 +338,23 @@ class HostileServer:
             self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._context.load_cert_chain(tls.chain, tls.key)
             self._context.set_alpn_protocols(["h2"])
-        self._listener = socket.create_server((HOST, 0))
+        if path is None:
+            self._listener = socket.create_server((HOST, 0))
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self.url = f"{'https' if tls else 'http'}://{HOST}:{self._listener.getsockname()[1]}/"
+        #: On a Unix socket of a host that nobody knows, as it isn't to be asked for.
+        self.host = "store.example" if path else f"{HOST}:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}/"
+        self._unix = path
 
     @property
     def options(self) -> tuple[str, ...]:
         """What a run needs to upload here."""
-        return "--to", self.url, *(("--cacert", str(self._tls.cafile)) if self._tls else ())
+        there = ("--unix-socket", str(self._unix)) if self._unix else ()
+        return "--to", self.url, *there, *(("--cacert", str(self._tls.cafile)) if self._tls else ())
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -373,7 +385,8 @@ class HostileServer:
         with contextlib.suppress(OSError):
             while True:
                 stream, _ = self._listener.accept()
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._unix is None:
+                    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream.settimeout(PATIENCE)
                 self._threads.append(threading.Thread(target=self._play, args=(stream,), daemon=True))
                 self._threads[-1].start()

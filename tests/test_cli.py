@@ -749,7 +749,8 @@ def test_the_version_is_told_at_once_without_loading_more_than_click() -> None:
     assert done.stdout == f"fastpost {__version__}\n"
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {name for name in loaded if name.startswith("fastpost")} == {
-        *("fastpost", "fastpost.cli", "fastpost.cli_process", "fastpost.cli_types"),
+        *("fastpost", "fastpost.cli", "fastpost.cli_network", "fastpost.cli_process", "fastpost.cli_selection"),
+        "fastpost.cli_types",
         *("fastpost.collector", "fastpost.errors"),
     }
     assert not loaded & {"rich", "asyncio", "uvloop", "ssl", "h2", "socket", "json", "importlib.metadata"}

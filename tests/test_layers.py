@@ -33,8 +33,10 @@ ARROWS = {
     "_frames": "errors",
     "_listing": "_payload",  # for types
     "media_types": "errors",
-    "_labels": "media_types",  # names in, octets out
-    "_table": "_chunker _payload _listing _labels errors",
+    "_envelope": "_chunker",
+    "forms": "_envelope media_types errors",
+    "_labels": "media_types forms",  # names in, octets out
+    "_table": "_envelope _chunker _payload _listing _labels errors",
     "_meter": "_table",
     "_alarm": "",
     "_readahead": "_folder",
@@ -45,29 +47,35 @@ ARROWS = {
     "_control_frames": "_frames _gather",
     "_request_headers": "_hpack_encoder _gather _frames _table",
     "_request_content": "_folder _chunker _readahead _gather _frames _table errors",
+    "_rate_limit": "",
     "_line": "_request_content _table",
     "_open_streams": "_blocked _connection_window _control_frames _delivery _request_headers _request_content _line "
-    "_hpack_encoder _scheduler _gather _frames _table errors",
+    "_rate_limit _hpack_encoder _scheduler _gather _frames _table errors",
     "_sending": "_open_streams _request_content _scheduler _frames _table",
-    "_streams": "_sending _hpack_encoder _hpack_decoder _frames _table errors",
+    "_streams": "_sending _rate_limit _hpack_encoder _hpack_decoder _frames _table errors",
     "_wire": "_patience _streams",
-    "session": f"{DATA_PLANE} errors config",
-    "target": "_labels media_types errors config",
-    "tcp": "target errors",
+    "session": f"{DATA_PLANE} _rate_limit errors config",
+    "target": "forms _labels media_types errors config",
+    "endpoint": "target config",
+    "tcp": "endpoint errors",
     "tls": "errors config",
-    "connection": f"tcp tls session _wire _patience {DATA_PLANE} target errors config",
-    "sources": "_listing _payload errors config",
+    "connection": f"endpoint tcp tls session _rate_limit _wire _patience {DATA_PLANE} target errors config",
+    "globs": "errors",
+    "selection": "globs _listing errors",
+    "sources": "selection _listing _payload errors config",
+    "name_lists": "errors",
+    "ordering": "_listing sources",
     "retry": "errors config",
     "tally": "_listing _meter _table sources errors",
     "feed": "sources",
     "growth": "",
     "sums": "growth connection session _streams tally",
-    "pool": "sums growth connection session tls _streams _table tally target retry tally errors config",
+    "pool": "endpoint _rate_limit sums growth connection session tls _streams _table tally target retry errors config",
     "digest": "_table sources errors",
     "waiting": "_table digest sources errors",
     "redirects": "_table target sources tally config",
     "repeats": "waiting redirects pool connection _table digest target retry tally errors config",
-    "run": "repeats pool connection _table digest target sources feed retry tally errors config",
+    "run": "_rate_limit repeats pool connection _table digest target sources feed retry tally errors config",
     "uploader": "run _table target sources tally errors config",
     "collector": "",
     "open_files": "_folder errors",
@@ -89,13 +97,14 @@ ARROWS = {
     "outlet": "errors",
     "servers": "",
     "causes": "servers tally",
-    "report": "causes tally _meter errors",
+    "report": "causes tally _table _meter errors",
+    "record_file": "",
     "progress": "report outlet tally",
     "journal_show": "recorded report outlet sources errors",
     "dry_run": "recorded report outlet target sources errors config",
     "signals": "outlet errors",
-    "upload_run": "uploader processes signals journal verify progress report outlet tally target sources _table "
-    "sources errors config",
+    "upload_run": "record_file uploader processes signals journal verify progress report outlet tally target sources "
+    "_table errors config",
     "__init__": "uploader _table _streams sources tally errors config",
     "sizes": "errors",
     "load": "_payload _alarm sizes feed sources errors",
@@ -108,8 +117,8 @@ ARROWS = {
     "bootstrap": "",
     "compare": "__init__ bench_report bootstrap errors",
     "compare_text": "bench_report report",
-    "reach": "tcp tls target config errors",
-    "probe": "reach servers target config errors",
+    "reach": "endpoint tcp tls target config errors",
+    "probe": "endpoint reach servers target config errors",
     "probe_text": "report",
     "page": "report",
     "bench_charts": "page bench_text bench_report timeline causes hdr",
@@ -121,12 +130,14 @@ ARROWS = {
     "bench_processes": "bench_worker forks measurement load tally errors",
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
     "signals outlet _meter _table errors",
-    "cli_types": "errors",
+    "cli_types": "sizes errors",
     "cli_process": "outlet report errors",
-    "cli_bench": "cli_types cli_process "
+    "cli_network": "cli_types target errors",
+    "cli_selection": "cli_types selection sources name_lists ordering errors",
+    "cli_bench": "cli_types cli_process cli_network "
     "collector open_files bench_run bench_files compare compare_text compare_page probe "
     "probe_text report thresholds measurement load sizes _payload ingest outlet config errors",
-    "cli": "cli_bench cli_types cli_process "
+    "cli": "cli_bench cli_types cli_process cli_network cli_selection "
     "collector __init__ open_files upload_run dry_run journal journal_show ingest report "
     "outlet sources errors config",
     "__main__": "cli collector errors",
@@ -137,7 +148,7 @@ RESERVED = {
     "h2": "session probe",  # probe: an instrument beside the engine
     "hpack": "",  # it judges ours in the tests
     "hyperframe": "",
-    "click": "cli cli_bench cli_process cli_types",
+    "click": "cli cli_bench cli_network cli_process cli_selection cli_types",
     "rich": "cli outlet report progress bench_text compare_text",
     "hdrh": "hdr",
     "http_sf": "statements",
@@ -258,7 +269,9 @@ def test_a_reserved_module_is_imported_only_where_it_belongs(name: str) -> None:
 
 
 # What is forked is a process that ends itself.
-@pytest.mark.parametrize("name", sorted(set(names()) - {"__main__", "cli", "cli_process", "worker", "forks"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(names()) - {"__main__", "cli", "cli_network", "cli_process", "worker", "forks"})
+)
 def test_only_the_command_line_touches_the_process(name: str) -> None:
     paths = [path for suffix in (".py", ".pyx") if (path := PACKAGE / (name + suffix)).exists()]
     touched = [found[0] for path in paths for found in PROCESS.finditer(code(path.read_text("utf-8")))]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastpost import tcp
-from fastpost.target import parse
+from fastpost.endpoint import Endpoint
 
 #: Opens files as a run does until none can be opened any more; prints how many descriptors are left then.
 _USE_ALL = """
@@ -82,6 +82,8 @@ def test_a_server_that_has_too_few_says_so(limit: int) -> None:
 
 
 def test_a_client_that_has_none_left_to_connect_with_says_so() -> None:
-    failure = tcp.no_connection(parse("http://127.0.0.1:9/"), OSError(errno.EMFILE, "Too many open files"))
+    failure = tcp.no_connection(
+        Endpoint("127.0.0.1", 9, None, "127.0.0.1:9"), OSError(errno.EMFILE, "Too many open files")
+    )
     assert "ulimit -n" in str(failure)
     assert "check host and port" not in str(failure)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import hypothesis
 import pytest
@@ -162,7 +163,7 @@ def entry(path: pathlib.Path, name: bytes | None = None) -> Entry:
     return Entry(name or os.fsencode(path.name), found.st_size, mtime_ns(found), found.st_ino)
 
 
-def sifted(known: Recorded, folder: pathlib.Path, **options: bool) -> tuple[list[bytes], list[bytes]]:
+def sifted(known: Recorded, folder: pathlib.Path, **options: Any) -> tuple[list[bytes], list[bytes]]:
     """Return the names that are to be sent, and those that were."""
     batches = list(known.sift(walk([folder], **options)))
     return (

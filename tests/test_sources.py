@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from fastpost import sources
 from fastpost._listing import Listing
 from fastpost.errors import FastpostError, FileUnreadable, FileVanished, NotRegularFile, UsageError
+from fastpost.selection import Selection, rules
 from fastpost.sources import Batch, Rejected, Upload, check_place, printable, walk
 
 NOBODY = 65534
@@ -558,3 +559,55 @@ def test_what_is_written_inside_a_source_is_refused(tmp_path: pathlib.Path) -> N
         check_place("--failures", str(tmp_path / "hard link"), [str(folder / "file")])
     check_place("--failures", os.devnull, ["/", "/dev"])  # a device is not uploaded
     check_place("--failures", str(tmp_path / "new"), [""])  # which is told of elsewhere
+
+
+class TestSelection:
+    """What is left out is neither looked at nor rejected."""
+
+    def chosen(self, *exclude: str, include: tuple[str, ...] = ()) -> Selection:
+        return Selection(rules(include, exclude))
+
+    @pytest.mark.parametrize("follow", [False, True])
+    def test_what_is_left_out_is_not_rejected(self, tree: pathlib.Path, follow: bool) -> None:
+        os.mkfifo(tree / "photos" / "pipe.out")
+        os.symlink("nowhere", tree / "photos" / "dangling.out")
+        os.symlink("2024", tree / "photos" / "linked")
+        batch = found(tree, follow_symlinks=follow, selection=self.chosen("*.out", "linked", "linked/"))
+        assert names(batch) == {b"a.txt", b"photos/b.jpg", b"photos/2024/c.jpg", b"photos/2024/d.jpg"}
+        assert batch.rejected == []
+        assert batch.skipped == 0
+
+    @pytest.mark.parametrize("follow", [False, True])
+    def test_a_folder_of_which_nothing_is_taken_is_not_read(
+        self, tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch, follow: bool
+    ) -> None:
+        monkeypatch.chdir(tree)
+        tree.chmod(0o755)
+        (tree / "photos" / "2024").chmod(0o000)
+        try:
+            with unprivileged():
+                batch = found(".", follow_symlinks=follow, selection=self.chosen("2024/"))
+        finally:
+            (tree / "photos" / "2024").chmod(0o755)
+        assert names(batch) == {b"a.txt", b"photos/b.jpg"}
+        assert batch.rejected == []
+
+    def test_a_source_that_is_a_file_has_to_pass_as_well(self, tree: pathlib.Path) -> None:
+        assert names(found(tree / "a.txt", selection=self.chosen("*.txt"))) == set()
+        assert names(found(tree / "a.txt", selection=self.chosen("*.jpg"))) == {b"a.txt"}
+
+    def test_a_source_that_is_a_folder_has_no_name_to_pass(self, tree: pathlib.Path) -> None:
+        assert names(found(tree / "photos", selection=self.chosen("photos/", "2024/"))) == {b"b.jpg"}
+
+    def test_sizes_are_looked_up_where_they_decide(self, tree: pathlib.Path) -> None:
+        os.symlink("a.txt", tree / "link")
+        one = Selection(max_size=len("a.txt"))
+        assert names(found(tree, selection=one)) == {b"a.txt"}
+        assert names(found(tree, selection=one, follow_symlinks=True)) == {b"a.txt", b"link"}
+
+    def test_batches_stay_small_where_much_is_left_out(self, tmp_path: pathlib.Path) -> None:
+        for number in range(300):
+            (tmp_path / f"{number}.jpg").touch()
+        sizes = [len(batch.uploads) for batch in walk([tmp_path], batch=100, selection=self.chosen("*[1-9].jpg"))]
+        assert sum(sizes) == 30
+        assert max(sizes) <= 100

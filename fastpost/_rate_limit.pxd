@@ -1,0 +1,17 @@
+# cython: language_level=3
+"""C interface of the limit on octets per second."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+
+@cython.final
+cdef class RateLimit:
+    # Octets per second.
+    cdef double _rate
+    # Octets that one reservation is for.
+    cdef readonly int64_t portion
+    # When all that is reserved will have left (monotonic seconds).
+    cdef double _reserved_until
+
+    cdef double reserve(self, double now) noexcept

@@ -1,0 +1,38 @@
+# cython: language_level=3
+"""How many octets of files may leave in a second, over all connections that share the limit.
+
+Each connection reserves a portion, a twentieth of a second's octets, and sends it when its time has come; then it
+reserves the next, behind those of the others. So they take turns, and a line that is shared stays shared evenly.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+# Seconds of the whole limit that one portion is for; and that may be caught up with, by who woke up late or was idle.
+cdef double _PORTION = 0.05
+cdef double _CAUGHT_UP = 0.05
+
+
+@cython.final
+cdef class RateLimit:
+    """The limit of one run, of which every connection takes.
+
+    Args:
+        octets_per_second: at least 1. Raises ValueError.
+
+    Attributes:
+        portion: octets that one reservation is for.
+    """
+
+    def __init__(self, int64_t octets_per_second):
+        if octets_per_second < 1:
+            raise ValueError("a limit of less than an octet in a second")
+        self._rate = <double>octets_per_second
+        self.portion = max(<int64_t>(self._rate * _PORTION), 1)
+        self._reserved_until = 0.0
+
+    cdef double reserve(self, double now) noexcept:
+        """Reserve the next portion. Returns when it may be sent (monotonic seconds); it may be a moment ago."""
+        cdef double begins = max(self._reserved_until, now - _CAUGHT_UP)
+        self._reserved_until = begins + <double>self.portion / self._rate
+        return begins

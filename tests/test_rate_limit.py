@@ -1,0 +1,125 @@
+"""_rate_limit: how much leaves in how long, by one connection and by several that share a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from h2.settings import SettingCodes
+from h2_judge import Judge, Wire, attempts, jain, nothing_left, session
+from h2_judge import files as files
+from hostile import HostileServer, check, folder_of, upload
+
+from fastpost._rate_limit import RateLimit
+
+LARGE = {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}
+RATE = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    yield
+    assert nothing_left()
+
+
+class Limited(Wire):
+    """A connection under a limit, which counts what arrived by when."""
+
+    def __init__(self, limit: RateLimit, paths: list[Path], *, fair: bool = True, staged: bool = False) -> None:
+        judge = Judge(LARGE, connection_window=2**31 - 1)
+        super().__init__(session(rate_limit=limit, fair=fair, staged=staged), judge)
+        self.client.submit(attempts(paths))
+
+    @property
+    def octets(self) -> int:
+        return sum(octets for _, octets in self.judge.served)
+
+
+def stepped(wires: list[Limited], seconds: float) -> None:
+    for _ in range(round(seconds * 1000)):
+        for wire in wires:
+            wire.step()
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("rate", [1_000, 50_000, RATE, 20 * RATE])
+def test_what_leaves_is_what_is_allowed(files: Callable[..., list[Path]], rate: int, staged: bool) -> None:
+    """At first two portions may go, a tenth of a second's octets; after that as many as the limit says."""
+    wire = Limited(RateLimit(rate), files(*[4 * rate + 1] * 2), staged=staged)
+    taken = []
+    for _ in range(4):
+        stepped([wire], 1.0)
+        taken.append(wire.octets)
+    for second, octets in enumerate(taken, 1):
+        assert 0.9 * rate * second <= octets <= rate * (second + 0.1) + 1
+    wire.close()
+
+
+def test_frames_are_not_tiny(files: Callable[..., list[Path]]) -> None:
+    wire = Limited(RateLimit(RATE), files(2 * RATE))
+    stepped([wire], 1.0)
+    assert len(wire.judge.served) <= wire.octets / 10_000
+    wire.close()
+
+
+def test_small_files_count_as_well(files: Callable[..., list[Path]]) -> None:
+    wire = Limited(RateLimit(RATE), files(*[2_000] * 1_000))
+    stepped([wire], 0.5)
+    assert 0.4 * RATE <= wire.octets <= 0.61 * RATE
+    wire.run()
+    assert len(wire.finished) == 1_000
+
+
+def test_everything_arrives_in_the_end(files: Callable[..., list[Path]]) -> None:
+    paths = files(0, 1, 100_000, 300_000, 0)
+    wire = Limited(RateLimit(RATE), paths)
+    wire.run()
+    assert wire.judge.bodies() == {b"/%d" % index: path.read_bytes() for index, path in enumerate(paths)}
+    assert not wire.client.plane.wake_at
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_connections_share_it_evenly(files: Callable[..., list[Path]], count: int) -> None:
+    limit = RateLimit(RATE)
+    wires = [Limited(limit, files(4 * RATE)) for _ in range(count)]
+    stepped(wires, 3.0)
+    served = [wire.octets for wire in wires]
+    assert 0.9 * 3 * RATE <= sum(served) <= 3.1 * RATE + 1
+    assert jain(served) >= 0.95, served
+    for wire in wires:
+        wire.close()
+
+
+def test_who_has_nothing_to_send_leaves_it_to_the_others(files: Callable[..., list[Path]]) -> None:
+    limit = RateLimit(RATE)
+    wires = [Limited(limit, files(10_000)), Limited(limit, files(4 * RATE))]
+    stepped(wires, 2.0)
+    assert wires[1].octets >= 0.9 * 2 * RATE
+    for wire in wires:
+        wire.close()
+
+
+def test_time_under_the_limit_has_a_name_of_its_own(files: Callable[..., list[Path]]) -> None:
+    wire = Limited(RateLimit(RATE), files(2 * RATE))
+    stepped([wire], 1.0)
+    blocked = wire.client.plane.blocked.seconds()
+    assert blocked["rate_limit"] >= 0.9 * sum(blocked.values())
+    wire.close()
+
+
+def test_a_limit_of_nothing() -> None:
+    with pytest.raises(ValueError, match="less than an octet"):
+        RateLimit(0)
+
+
+def test_the_whole_way(tmp_path: Path) -> None:
+    """By the command line: it takes as long as it must, at least, and the report says why."""
+    folder = folder_of(tmp_path, [100_000, 200_000, 10])
+    with HostileServer(lambda line: line.greet()) as server:
+        outcome = upload(folder, server, "--limit-rate", "500000", "--connections", "2", "--log", str(tmp_path / "log"))
+    check(outcome, folder, server)
+    assert outcome.report["seconds"] >= (300_010 - 50_000) / 500_000
+    assert outcome.report["blocked_s"]["rate_limit"] > 0
+    assert outcome.report["limited_by"]["cause"] == "rate_limit"
+    assert "--limit-rate was reached" in outcome.report["limited_by"]["sentence"]

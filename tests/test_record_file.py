@@ -1,0 +1,188 @@
+"""record_file, --log, --failures, --fail-early: what is written while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hostile import HostileServer, Line, Stream, folder_of
+
+from fastpost import cli
+from fastpost.record_file import RecordFile
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
+
+
+def run(folder: Path, server: HostileServer, *options: str) -> Result:
+    arguments = ["upload", str(folder), *server.options, "--connections", "1", "--retry-delay", "0.001", *options]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert "Traceback" not in result.output
+    return result
+
+
+def refusing(*names: str, status: int = 403) -> HostileServer:
+    """A server that refuses these files."""
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "headers" and stream.path[1:] in names:
+            line.send(line.response(stream, status))
+        return False
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    return HostileServer(scenario)
+
+
+def test_records_are_lines(tmp_path: Path) -> None:
+    with_name = {"name": "ä\u2028\n", "octets": 3}
+    file = RecordFile(str(tmp_path / "log"), lambda error: pytest.fail(str(error)))
+    file.write([with_name, {"name": "b"}])
+    assert lines(tmp_path / "log") == [with_name, {"name": "b"}]  # before it is closed
+    file.write([])
+    file.write([{"name": "c"}])
+    file.close()
+    file.close()
+    assert [record["name"] for record in lines(tmp_path / "log")] == ["ä\u2028\n", "b", "c"]
+    assert not file.lost
+
+
+def test_a_disk_that_is_full_is_told_of_once() -> None:
+    told: list[OSError] = []
+    file = RecordFile("/dev/full", told.append)
+    for _ in range(3):
+        file.write([{"name": "a"}])
+    file.close()
+    assert [(error.filename, error.strerror) for error in told] == [("/dev/full", os.strerror(28))]
+    assert file.lost
+
+
+def test_the_log_has_a_line_for_each_file(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [0, 100, 70_000])
+    os.mkfifo(folder / "pipe")
+    log = tmp_path / "log"
+    with refusing("001") as server:
+        result = run(folder, server, "--log", str(log), "--failures", str(tmp_path / "failures"))
+    assert result.exit_code == 1
+    found = {record["name"]: record for record in lines(log)}
+    assert len(lines(log)) == 4
+    assert {name: record["error"] for name, record in found.items()} == {
+        "000": None,
+        "001": "HttpStatus",
+        "002": None,
+        "pipe": "NotRegularFile",
+    }
+    good = found["002"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", good["time"])
+    assert good["file"] == str(folder / "002")
+    assert good["url"] == f"{server.url}002"
+    assert (good["status"], good["octets"], good["attempts"], good["message"]) == (201, 70_000, 1, None)
+    assert 0 < good["seconds"] < 30
+    assert (found["001"]["status"], found["001"]["attempts"]) == (403, 1)
+    assert (found["pipe"]["time"], found["pipe"]["attempts"]) == (None, 0)
+    assert {record["name"] for record in lines(tmp_path / "failures")} == {"001", "pipe"}
+
+
+def test_attempts_are_counted(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100])
+    with refusing("000", status=503) as server:
+        assert run(folder, server, "--log", str(tmp_path / "log"), "--retries", "2").exit_code == 1
+    assert [record["attempts"] for record in lines(tmp_path / "log")] == [3]
+
+
+def test_what_is_verified_is_in_the_log_once(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100, 200, 300])
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "end" and stream.path == "/000":
+            wrong = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"
+            line.send(line.response(stream, 201, **{"repr-digest": wrong}))
+        if event == "headers" and stream.path == "/001":
+            line.send(line.response(stream, 403))
+        return False
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    with HostileServer(scenario) as server:
+        run(folder, server, "--log", str(tmp_path / "log"), "--verify")
+    found = lines(tmp_path / "log")
+    assert sorted((one["name"], one["error"]) for one in found if one["error"]) == [
+        ("000", "DigestMismatch"),
+        ("001", "HttpStatus"),
+    ]
+    assert len(found) == 3
+
+
+def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [10, 20])
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder, server, "--log", "/dev/full")
+    assert result.exit_code == 1
+    assert len(server.taken()) == 2
+    assert result.stderr.count("/dev/full: No space left on device; the uploads go on without it") == 1
+
+
+@pytest.mark.parametrize("other", ["--failures", "--journal"])
+def test_two_options_do_not_write_to_one_file(tmp_path: Path, other: str) -> None:
+    path = str(tmp_path / "log")
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder_of(tmp_path, [10]), server, "--log", path, other, path)
+    assert result.exit_code == 2
+    assert "write to" in result.stderr
+
+
+# --- --fail-early ---------------------------------------------------------------------------------
+
+
+def test_the_first_failure_stops_the_run(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100] * 40)
+    with refusing("003") as server:
+        result = run(folder, server, "--fail-early", "-c", "1", "--order-by", "name", "--failures", str(tmp_path / "f"))
+    assert result.exit_code == 1
+    assert sorted(server.taken()) == ["000", "001", "002"]
+    assert len(list(server.streams())) <= 5
+    assert result.stderr.count("003: status 403; stopping, as --fail-early asks for") == 1
+    errors = [record["error"] for record in lines(tmp_path / "f")]
+    assert errors.count("HttpStatus") == 1
+    assert set(errors) == {"HttpStatus", "Interrupted"}
+
+
+def test_what_is_tried_again_is_no_failure_yet(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100] * 3)
+    seen: list[str] = []
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "headers" and stream.path not in seen:
+            seen.append(stream.path)
+            line.send(line.response(stream, 503))
+        return False
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    with HostileServer(scenario) as server:
+        assert run(folder, server, "--fail-early").exit_code == 0
+    assert len(server.taken()) == 3
+
+
+def test_a_file_that_can_not_be_sent_at_all_is_a_failure_too(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100])
+    os.mkfifo(folder / "pipe")
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder, server, "--fail-early")
+    assert result.exit_code == 1
+    assert "pipe: a named pipe" in result.stderr
+    assert "stopping, as --fail-early asks for" in result.stderr
