@@ -55,8 +55,11 @@ cdef class BlockedTime:
             self._seconds[cause] += streams * elapsed
 
     def seconds(self) -> dict:
-        """Return the stream-seconds so far, by the name of the cause."""
-        return dict(zip(_NAMES, [self._seconds[cause] for cause in range(CAUSES)], strict=True))
+        """Return the stream-seconds so far, by the name of the cause; the user's own limit only where there was one."""
+        told = dict(zip(_NAMES, [self._seconds[cause] for cause in range(CAUSES)], strict=True))
+        if self._seconds[RATE_LIMIT] == 0.0:
+            del told[_NAMES[RATE_LIMIT]]
+        return told
 
     def stalled_on_disk(self, double elapsed) -> None:
         """Of the interval that has just begun, the loop stood still for so long because a read had to wait."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -201,7 +202,7 @@ def _upload(
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
     _check_written({"--failures": failures, "--log": log, "--journal": journal}, sources)
     if journal is not None:
-        _check_journal(journal, to, failures)
+        _check_journal(journal, to)
     if to is None and network["form"] is not None:
         raise UsageError("--form needs --to: the embedded server takes files as they are")
     if processes > 1 and network["limit_rate"] is not None:
@@ -254,22 +255,32 @@ def _upload(
         return run.execute(batches)
 
 
-def _check_journal(journal: str, to: str | None, failures: str | None) -> None:
+def _check_journal(journal: str, to: str | None) -> None:
     from fastpost.journal import check_alone
 
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
-    check_alone(journal, failures)
+    check_alone(journal)
 
 
 def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> None:
     """Raise UsageError when two options write to one file, or one can't write to its own."""
-    seen: dict[str, str] = {}
-    for option, path in files.items():
-        if path is not None:
-            _check_file(option, path, sources)
-            if (other := seen.setdefault(os.path.realpath(path), option)) != option:
-                raise UsageError(f"{other} and {option} both write to {shown(path)}: name two files")
+    given = [(option, path) for option, path in files.items() if path is not None]
+    for option, path in given:
+        _check_file(option, path, sources)
+    for (option, path), (other, same) in itertools.combinations(given, 2):
+        if _is_one_file(path, same):
+            raise UsageError(f"{option} {shown(path)} and {other} {shown(same)} are one file: name two")
+
+
+def _is_one_file(path: str, other: str) -> bool:
+    """Do two options write to one file, by the same name, by a link, or by a name that is made only then?"""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False  # a terminal, a pipe or /dev/null takes both
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
@@ -358,8 +369,6 @@ def _embedded(settings: Any, err: Outlet | None) -> Iterator[Any]:
 
 def _begun(batches: Iterator[Batch], sources: tuple[str, ...], choice: Choice) -> Iterator[Batch]:
     """Return the walk with its first batch in hand: what is wrong with a SOURCE is told before anything starts."""
-    import itertools
-
     first = next(batches, None)
     if first is None:
         raise NothingMatched(f"nothing to upload: {choice.nothing_in(', '.join(map(shown, sources)))}")

@@ -162,10 +162,8 @@ class Journal:
         return None if own.st_size == self._end else "somebody else wrote to it or cut it during the run"
 
 
-def check_alone(path: str, failures: str | None) -> None:
-    """Raise UsageError when something else is written to a journal there: the failures, or a standard stream."""
-    if failures is not None and (os.path.realpath(path) == os.path.realpath(failures) or same_file(path, failures)):
-        raise UsageError(f"--journal {path} and --failures {failures} are one file: name two")
+def check_alone(path: str) -> None:
+    """Raise UsageError when a standard stream is written to a journal there."""
     for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
         if stream is not None and os.path.isfile(path) and same_file(path, stream.fileno()):
             raise UsageError(f"--journal {path} is where {name} goes too: name another file")

@@ -140,7 +140,7 @@ def test_two_options_do_not_write_to_one_file(tmp_path: Path, other: str) -> Non
     with HostileServer(lambda line: line.greet()) as server:
         result = run(folder_of(tmp_path, [10]), server, "--log", path, other, path)
     assert result.exit_code == 2
-    assert "write to" in result.stderr
+    assert "are one file: name two" in result.stderr
 
 
 # --- --fail-early ---------------------------------------------------------------------------------
