@@ -16,4 +16,5 @@ cdef class Envelope:
     # Octets of what stands behind.
     cdef int64_t tail
 
+    cdef int64_t octets_of_file(self, int64_t octets, int64_t size) noexcept
     cdef Py_ssize_t read(self, Source source, int64_t remaining, uint8_t* out, Py_ssize_t limit) noexcept

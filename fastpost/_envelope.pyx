@@ -24,6 +24,10 @@ cdef class Envelope:
         self.tail = PyBytes_GET_SIZE(after)
         self.length = PyBytes_GET_SIZE(before) + self.tail
 
+    cdef int64_t octets_of_file(self, int64_t octets, int64_t size) noexcept:
+        """Return how many of the first so many octets of the whole are those of the file, which has `size`."""
+        return min(max(octets - (self.length - self.tail), 0), size)
+
     cdef Py_ssize_t read(self, Source source, int64_t remaining, uint8_t* out, Py_ssize_t limit) noexcept:
         """Copy up to limit octets of the whole to out, where `remaining` are still to come, and move on in the source.
 

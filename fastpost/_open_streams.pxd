@@ -74,6 +74,7 @@ cdef class OpenStreams:
 
     cdef int _credit_connection(self, int64_t octets) except -1
     cdef double held_until(self) noexcept
+    cdef void _give_back(self) noexcept
     cpdef void split_time(self, double now) noexcept
     cdef int64_t _starved(self) noexcept
     cdef int _abort(self, Attempt attempt, int error_code, object failure, double now) except -1

@@ -142,6 +142,13 @@ cdef class OpenStreams:
         """The same, whatever the socket does."""
         return self._held_back_until if self._held_back_until else self.window.held_until()
 
+    cdef void _give_back(self) noexcept:
+        """Nothing may go now, whatever was reserved of the rate limit."""
+        self._held_back_until = 0.0
+        if self._reserved > 0:
+            self._rate_limit.give_back(self._reserved)
+            self._reserved = 0
+
     # --- work in, results out ---------------------------------------------------------------------
 
     def submit(self, list attempts) -> None:
@@ -277,7 +284,7 @@ cdef class OpenStreams:
         """Return the open streams on which nothing moved for `timeout` seconds though something was due.
 
         A stream that merely waits for its turn among others that do move isn't stalled, nor is one whose octets are
-        still on their way (`note_delivered`).
+        still on their way (`note_delivered`), or that a rate limit holds back.
         """
         cdef Attempt attempt
         cdef bint connection_moves = now - self.delivery.progressed < timeout
@@ -288,6 +295,9 @@ cdef class OpenStreams:
             attempt = <Attempt>item
             if attempt.ends_at > self.delivery.arrived and connection_moves:
                 # What it waits for can't come before that has arrived.
+                attempt.progressed = now
+            if self._held_back_until and attempt.remaining > 0 and attempt.send_window > 0:
+                # It waits for nothing but the rate limit.
                 attempt.progressed = now
             if now - attempt.progressed < timeout:
                 continue
@@ -337,6 +347,7 @@ cdef class OpenStreams:
         self.draining = True
         self._content.close()
         self.gather.clear()
+        self._give_back()
         for item in list(self._table.attempts):
             if item is None:
                 continue
@@ -365,6 +376,8 @@ cdef class OpenStreams:
         attempt.slot = -1
         attempt.source.close()
         attempt.source = None
+        if attempt.envelope is not None:
+            attempt.payload = attempt.envelope.octets_of_file(attempt.payload, attempt.size)
         attempt.failure = failure
         attempt.finished = now
         self._finished.append(attempt)

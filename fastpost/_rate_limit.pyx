@@ -1,8 +1,9 @@
 # cython: language_level=3
 """How many octets of files may leave in a second, over all connections that share the limit.
 
-Each connection reserves a portion, a twentieth of a second's octets, and sends it when its time has come; then it
-reserves the next, behind those of the others. So they take turns, and a line that is shared stays shared evenly.
+Each connection reserves what it has to send, a twentieth of a second's octets at most, and sends it when its time has
+come; then it reserves the next, behind those of the others. So they take turns, and a line that is shared stays shared
+evenly. What it can't send after all it gives back: nobody saves up for later.
 """
 
 cimport cython
@@ -21,7 +22,7 @@ cdef class RateLimit:
         octets_per_second: at least 1. Raises ValueError.
 
     Attributes:
-        portion: octets that one reservation is for.
+        portion: the most octets that one reservation is for.
     """
 
     def __init__(self, int64_t octets_per_second):
@@ -31,8 +32,12 @@ cdef class RateLimit:
         self.portion = max(<int64_t>(self._rate * _PORTION), 1)
         self._reserved_until = 0.0
 
-    cdef double reserve(self, double now) noexcept:
-        """Reserve the next portion. Returns when it may be sent (monotonic seconds); it may be a moment ago."""
+    cdef double reserve(self, int64_t octets, double now) noexcept:
+        """Reserve so many octets. Returns when they may be sent (monotonic seconds); it may be a moment ago."""
         cdef double begins = max(self._reserved_until, now - _CAUGHT_UP)
-        self._reserved_until = begins + <double>self.portion / self._rate
+        self._reserved_until = begins + <double>octets / self._rate
         return begins
+
+    cdef void give_back(self, int64_t octets) noexcept:
+        """So many of those that were reserved will not be sent."""
+        self._reserved_until -= <double>octets / self._rate

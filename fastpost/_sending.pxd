@@ -21,6 +21,7 @@ cdef class SendSide(OpenStreams):
     cdef int _open_stream(self, Attempt attempt, double now) except -1
     cdef bint _serve(self, double now) except -1
     cdef int64_t _unlimited(self, double now) noexcept
+    cdef int64_t _ready_octets(self, int64_t most) noexcept
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1
     cdef int _account(self, Attempt attempt, int64_t octets, double now) except -1
     cdef void _end_stream(self, Attempt attempt, double now) noexcept

@@ -202,7 +202,8 @@ cdef class SendSide(OpenStreams):
             slot = self._scheduler.head()
             if slot < 0 or self.window.available <= 0:
                 self.window.release()
-                self._held_back_until = 0.0
+                if limited:
+                    self._give_back()
                 return True
             if self.gather.pending >= most:
                 return True
@@ -222,13 +223,26 @@ cdef class SendSide(OpenStreams):
     cdef int64_t _unlimited(self, double now) noexcept:
         """Return how many octets the rate limit lets go now; 0: none, and what is ready is held back."""
         if self._reserved <= 0:
-            self._reserved_from = self._rate_limit.reserve(now)
-            self._reserved = self._rate_limit.portion
+            self._reserved = min(self._ready_octets(self._rate_limit.portion), self.window.available)
+            self._reserved_from = self._rate_limit.reserve(self._reserved, now)
         if now < self._reserved_from:
             self._held_back_until = self._reserved_from
             return 0
         self._held_back_until = 0.0
         return self._reserved
+
+    cdef int64_t _ready_octets(self, int64_t most) noexcept:
+        """Octets that could be sent but for the connection's window, as far as `most`. O(open streams)."""
+        cdef Attempt attempt
+        cdef int64_t octets = 0
+        for item in self._table.attempts:
+            if item is not None:
+                attempt = <Attempt>item
+                if attempt.remaining > 0 and attempt.send_window > 0:
+                    octets += min(attempt.remaining, attempt.send_window)
+                    if octets >= most:
+                        return most
+        return octets
 
     cdef bint _cut(self, Attempt attempt, int64_t allowed, double now) except -1:
         """Send up to `allowed` octets of the stream in one DATA frame. False: the gather list is full."""
@@ -254,7 +268,7 @@ cdef class SendSide(OpenStreams):
                 self.cold = True
             if attempt.source.slow:
                 attempt.source.slow = False
-                if before == attempt.size:
+                if attempt.payload == 0:
                     self._content.note_slow(self._line.attempts, 1)
             self._account(attempt, before - attempt.remaining, now)
         return fitted
@@ -269,8 +283,6 @@ cdef class SendSide(OpenStreams):
         self._scheduler.serve(octets)
         if attempt.remaining == 0:
             self._scheduler.block(attempt.slot)
-            if attempt.envelope is not None:
-                attempt.payload -= attempt.envelope.length
             self._end_stream(attempt, now)
         elif attempt.send_window <= 0:
             self._scheduler.block(attempt.slot)

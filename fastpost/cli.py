@@ -205,6 +205,8 @@ def _upload(
         _check_journal(journal, to)
     if to is None and network["form"] is not None:
         raise UsageError("--form needs --to: the embedded server takes files as they are")
+    if verify and network["form"] is not None:
+        raise UsageError("--verify compares a file with what the server got, which with --form is more than the file")
     if processes > 1 and network["limit_rate"] is not None:
         raise UsageError("--limit-rate is kept by one process, which reaches any rate: leave out --processes")
     out, err = outlets()
@@ -248,7 +250,7 @@ def _upload(
             journal=journal,
             fail_early=fail_early,
             verify=verify or to is None,
-            distinct=len(sources) == 1 and not choice.is_listed,
+            distinct=len(sources) == 1,
             processes=processes,
         )
         spare_running()
@@ -256,11 +258,8 @@ def _upload(
 
 
 def _check_journal(journal: str, to: str | None) -> None:
-    from fastpost.journal import check_alone
-
     if to is None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
-    check_alone(journal)
 
 
 def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> None:
@@ -268,19 +267,22 @@ def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> No
     given = [(option, path) for option, path in files.items() if path is not None]
     for option, path in given:
         _check_file(option, path, sources)
+        for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
+            if stream is not None and os.path.isfile(path) and _is_one_file(path, stream.fileno()):
+                raise UsageError(f"{option} {shown(path)} is where {name} goes too: name another file")
     for (option, path), (other, same) in itertools.combinations(given, 2):
         if _is_one_file(path, same):
             raise UsageError(f"{option} {shown(path)} and {other} {shown(same)} are one file: name two")
 
 
-def _is_one_file(path: str, other: str) -> bool:
+def _is_one_file(path: str, other: str | int) -> bool:
     """Do two options write to one file, by the same name, by a link, or by a name that is made only then?"""
     if os.path.exists(path) and not os.path.isfile(path):
         return False  # a terminal, a pipe or /dev/null takes both
     try:
         return os.path.samefile(path, other)
     except OSError:
-        return os.path.realpath(path) == os.path.realpath(other)
+        return isinstance(other, str) and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
@@ -289,6 +291,8 @@ def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
 
     if not path:
         raise UsageError(f"{option} is given an empty name: name a file (is a shell variable unset?)")
+    if path == "-":
+        raise UsageError(f"{option} - is no file: name one, or ./- if it is to be called that")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise UsageError(f"{option} {shown(path)}: its folder doesn't exist: make it, or name another file")
     check_place(option, path, sources)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fastpost.cli_network import check_embedded
 from fastpost.cli_network import settings as network_settings
 from fastpost.cli_process import outlets, say, traced
 from fastpost.cli_types import Numbers, Seconds, Share
@@ -255,6 +256,8 @@ def _bench(*, url: str | None, quiet: bool, progress: bool | None, **options: An
     _check_files(paths._asdict())
     json = options.pop("output_format") == "json"
     _check(**options)
+    if url is None:
+        check_embedded(options)
     if options["size"] is None:
         options["size"] = _SIZE
     options["drawn"] = sizes.parse(options["size"])

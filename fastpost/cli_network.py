@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Options that say who the user is, besides -H: at most one of them can be meant.
+#: Options that say where a server is, and mean nothing for the embedded one.
+_ONLY_TO: Final = {"unix_socket": "--unix-socket", "connect_to": "--connect-to"}
 _IDENTITIES: Final = {"oauth2_bearer": "--oauth2-bearer", "user": "--user"}
 
 
@@ -36,6 +38,8 @@ def settings(to: str | None, given: dict[str, Any]) -> dict[str, Any]:
         given: the values of the options by name; what is no option here is handed on.
     """
     rest = dict(given)
+    if to is None:
+        check_embedded(given)
     for name in ("cacert", "cert", "key"):
         if name in rest:
             rest[name] = _path(rest[name])
@@ -44,6 +48,13 @@ def settings(to: str | None, given: dict[str, Any]) -> dict[str, Any]:
     if rest.pop("netrc", False) and to is not None and identity is None and not _says_who(header):
         identity = _from_netrc(to)
     return rest | {"fields": header if identity is None else (*header, ("Authorization", identity))}
+
+
+def check_embedded(given: dict[str, Any]) -> None:
+    """Raise UsageError when options say where a server is, and the embedded one was asked for."""
+    for name, option in _ONLY_TO.items():
+        if given.get(name):
+            raise UsageError(f"{option} needs the URL of a server: the embedded one is on a port of its own")
 
 
 def _identity(header: tuple[tuple[str, str], ...], given: dict[str, Any]) -> str | None:
@@ -80,7 +91,10 @@ def _from_netrc(to: str) -> str:
     try:
         found = netrc.netrc(file).authenticators(host)
     except netrc.NetrcParseError as error:
-        raise UsageError(f"--netrc: {file}, line {error.lineno}: {error.msg}") from None
+        # Not its own message: that repeats a word, and the word may be of a password with a blank in it.
+        raise UsageError(
+            f"--netrc: {file} can't be understood, about line {error.lineno}: put what holds a blank in quotes"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise UsageError(f"--netrc: {file} can't be read ({reason}): name another file by NETRC") from None
@@ -89,6 +103,8 @@ def _from_netrc(to: str) -> str:
             f"--netrc: {file} has no entry for {host}, and no default: add 'machine {host} login … password …'"
         )
     login, _, password = found
+    if ":" in (login or ""):
+        raise UsageError(f"--netrc: {file}: the login of {host} holds a colon, which no user name may (RFC 7617)")
     return _basic(login or "", password or "")
 
 

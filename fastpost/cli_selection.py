@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from fastpost.cli_types import Line, Octets, OrderBy
+from fastpost.cli_types import Line, Octets, OrderBy, Reading
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from fastpost.selection import Selection
     from fastpost.sources import Batch
+
+
+_STDIN: Final = "standard input"
 
 
 class Choice(NamedTuple):
@@ -36,10 +39,17 @@ class Choice(NamedTuple):
         """Are files named one by one?"""
         return bool(self.files_from or self.files_from0)
 
+    def check(self) -> None:
+        """Raise UsageError when two of them read standard input."""
+        streams = [*self.filter_from, *self.files_from, *self.files_from0]
+        if sum(_place(stream) == _STDIN for stream in streams) > 1:
+            raise UsageError("two options read standard input (-), which can be read once: give one of them a file")
+
     def batches(self, sources: tuple[str, ...], *, sizes: bool) -> Iterator[Batch]:
         """Find the files; `sizes` has them looked up. Raises UsageError."""
         from fastpost.sources import listed, walk
 
+        self.check()
         selection = self._selection()
         if not self.is_listed:
             sizes = sizes or self.order_by[0] == "size"
@@ -78,7 +88,7 @@ class Choice(NamedTuple):
 def _place(stream: BinaryIO) -> str:
     """Return what a file is called in messages."""
     name = getattr(stream, "name", None)
-    return name if isinstance(name, str) and name != "<stdin>" else "standard input"
+    return name if isinstance(name, str) and name != "<stdin>" else _STDIN
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,21 +119,21 @@ _OPTIONS = (
         "--filter-from",
         metavar="FILE",
         multiple=True,
-        type=click.File("rb"),
+        type=Reading(),
         help="Rules in their order, one a line: '+ PATTERN' uploads, '- PATTERN' leaves out. -: standard input.",
     ),
     click.option(
         "--files-from",
         metavar="FILE",
         multiple=True,
-        type=click.File("rb"),
+        type=Reading(),
         help="Upload the files of SOURCE that FILE names, one a line, without a walk. -: standard input.",
     ),
     click.option(
         "--files-from0",
         metavar="FILE",
         multiple=True,
-        type=click.File("rb"),
+        type=Reading(),
         help="The same with a NUL behind each name, as find -print0 writes them.",
     ),
     click.option("--min-size", metavar="SIZE", type=Octets(), help="Leave out smaller files: 4096, 10k, 1.5MB."),

@@ -27,7 +27,9 @@ else:
 _FIELD: Final = r"(?s)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)"
 #: RFC 6750 §2.1.
 _BEARER: Final = r"[A-Za-z0-9\-._~+/]+=*"
-_DETOUR: Final = r"([^:\[\]]*|\[[^\]]*\]):([0-9]*):([^:\[\]]*|\[[^\]]*\]):([0-9]*)"
+_DETOUR: Final = r"([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]*):([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]*)"
+#: 4 EiB: no file is larger, and twice as much would not be counted.
+_LARGEST: Final = 1 << 62
 _SECONDS: Final = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -56,7 +58,7 @@ class Token(_TokenType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the token."""
         if value.startswith("@"):
-            value = _first_line(self, "the token", value[1:], param, ctx)
+            value = _first_line(self, "token", value[1:], param, ctx).strip()
         if re.fullmatch(_BEARER, value) is None:
             self.fail("a token has letters, digits and -._~+/= only; what was given is not repeated here", param, ctx)
         return str(value)
@@ -90,28 +92,44 @@ class Detour(_DetourType):
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(_DETOUR, value)
-        if found is None or not value.isascii() or any(found[port] and int(found[port]) > 65535 for port in (2, 4)):
+        if found is None or any(found[port] and int(found[port]) > 65535 for port in (2, 4)):
             self.fail(
                 f"{value!r} can't be meant: write HOST:PORT:HOST:PORT, as store.example:443:127.0.0.1:8443", param, ctx
             )
-        there = found[3].strip("[]")
-        return found[1].strip("[]").lower() or None, _port(found[2]), there or None, _port(found[4])
+        try:
+            return _host(found[1]), _port(found[2]), _host(found[3]), _port(found[4])
+        except UsageError as error:
+            self.fail(f"{value!r} can't be meant: {error}", param, ctx)
+
+
+def _host(text: str) -> str | None:
+    """Return a host as a target has it; None for an empty one. Raises UsageError."""
+    from fastpost.target import parse
+
+    return parse(f"http://{text}/").host if text else None
 
 
 def _port(digits: str) -> int | None:
-    return int(digits) if digits else None
+    if not digits:
+        return None
+    if int(digits) == 0:
+        raise UsageError("there is no port 0")
+    return int(digits)
 
 
 def _first_line(
     kind: click.ParamType[Any], what: str, file: str, param: click.Parameter | None, ctx: click.Context | None
 ) -> str:
-    """Return what a file holds, without blanks around it."""
+    """Return the only line that a file holds."""
     try:
-        with open(file, encoding="utf-8") as opened:
-            return opened.read(65536).strip()
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            line, _, rest = opened.read(65536).partition("\n")
+        if rest.strip():
+            kind.fail(f"{file!r} has more than one line: leave only that of the {what}", param, ctx)
+        return line.removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        kind.fail(f"{what} can't be read from {file!r} ({reason}): name a readable file", param, ctx)
+        kind.fail(f"the {what} can't be read from {file!r} ({reason}): name a readable file", param, ctx)
 
 
 class NumberOr(_NumberType):
@@ -158,6 +176,20 @@ class Line(_LineType):
         return str(value)
 
 
+class Reading(click.File):
+    """A file to be read, octets; -: standard input."""
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the open file."""
+        try:
+            return super().convert(value, param, ctx)
+        except RuntimeError:
+            self.fail("standard input is closed: name a file, or give the command an input", param, ctx)
+
+
 class Octets(_OctetsType):
     """A size in octets as 4096, 10k or 1.5MB."""
 
@@ -170,7 +202,7 @@ class Octets(_OctetsType):
         from fastpost.sizes import octets
 
         try:
-            return octets(value)
+            return octets(value, largest=_LARGEST)
         except UsageError as error:
             self.fail(str(error), param, ctx)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 
@@ -20,6 +21,9 @@ _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _CONNECTION_FIELDS = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host", "content-length", "te"}
 )
+
+#: Octets of the path of a Unix socket (unix(7)).
+_LONGEST_SOCKET = 107
 
 _CONTENT_FIELDS = frozenset({"content-type", "content-encoding"})
 
@@ -90,13 +94,21 @@ class Settings:
             "unix-socket is empty, or holds a NUL: name the socket's path",
         )
         _require(
+            self.unix_socket is None or len(os.fsencode(self.unix_socket)) <= _LONGEST_SOCKET,
+            f"unix-socket is a path longer than the {_LONGEST_SOCKET} octets that the system takes: give a shorter "
+            "one, relative to where you are or by a link",
+        )
+        _require(
             self.unix_socket is None or not self.connect_to,
             "unix-socket and connect-to both say where to connect: leave one out",
         )
         _require(self.connect_timeout > 0, "connect-timeout must be more than 0 seconds")
         _require(self.stall_timeout > 0, "stall-timeout must be more than 0 seconds")
         _require(self.max_time is None or self.max_time > 0, "max-time must be more than 0 seconds")
-        _require(self.limit_rate is None or self.limit_rate >= 1, "limit-rate must be at least 1 octet a second")
+        _require(
+            self.limit_rate is None or 1 <= self.limit_rate <= 1 << 62,
+            "limit-rate must be at least 1 octet a second, and less than 2^63",
+        )
         _require(self.retries >= 0, "retries can't be negative")
         _require(self.retry_delay >= 0, "retry-delay can't be negative")
         _require(self.retry_max_time is None or self.retry_max_time >= 0, "retry-max-time can't be negative")

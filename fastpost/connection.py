@@ -113,6 +113,7 @@ class Connection:
         self._tick_scheduled = False
         self._hold_timer: asyncio.TimerHandle | None = None
         self._check_timer: asyncio.TimerHandle | None = None
+        self._overdue_timer: asyncio.TimerHandle | None = None
         self._line_timer: asyncio.TimerHandle | None = None
         self._tell_timer: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
@@ -174,6 +175,8 @@ class Connection:
         self._opened = True
         self.opened_at = time.monotonic()
         self._check_timer = self._loop.call_later(_CHECK_INTERVAL, self._guarded(self._check))
+        if self._settings.max_time is not None:
+            self._look_for_overdue(self._settings.max_time)
 
     async def _establish(self, where: str) -> None:
         global _live_sockets
@@ -447,7 +450,6 @@ class Connection:
         self._note_delivered(now)
         self._room_told = 0
         plane = self.session.plane
-        self._end_overdue(now)
         timeout = self._settings.stall_timeout
         stalled = plane.stalled(now, timeout)
         # Not a single stream is allowed: that is waited for, but not on a dead host.
@@ -472,13 +474,17 @@ class Connection:
             return
         self._advance(now)
 
-    def _end_overdue(self, now: float) -> None:
-        """Reset what has taken as long as an upload may: a second later at most."""
-        allowed = self._settings.max_time
-        if allowed is not None:
-            for attempt in self.session.plane.overdue(now, allowed):
-                what = f"it took longer than {allowed:g} s: allow more with --max-time"
-                self.session.plane.cancel(attempt, TookTooLong(what), now)
+    def _look_for_overdue(self, allowed: float) -> None:
+        """Reset what has taken as long as an upload may, a tenth of that later at most; again and again."""
+        often = max(min(allowed / 10, _CHECK_INTERVAL), 0.01)
+        self._overdue_timer = self._loop.call_later(often, self._guarded(lambda: self._look_for_overdue(allowed)))
+        now = time.monotonic()
+        overdue = self.session.plane.overdue(now, allowed)
+        for attempt in overdue:
+            what = f"it took longer than {allowed:g} s: allow more with --max-time"
+            self.session.plane.cancel(attempt, TookTooLong(what), now)
+        if overdue:
+            self._advance(now)
 
     def _watch_line(self, now: float) -> None:
         """Have the kernel asked soon, while octets are under way."""
@@ -517,7 +523,10 @@ class Connection:
     def _shut(self) -> None:
         global _live_sockets
         self.closed = True
-        for timer in (self._hold_timer, self._check_timer, self._line_timer, self._tell_timer):
+        for timer in (
+            *(self._hold_timer, self._check_timer, self._overdue_timer),
+            *(self._line_timer, self._tell_timer),
+        ):
             if timer is not None:
                 timer.cancel()
         if self._fd >= 0:

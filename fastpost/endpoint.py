@@ -17,12 +17,14 @@ class Endpoint(NamedTuple):
         port: of TCP.
         path: of a Unix socket, which is connected to instead; None: there is none.
         address: all that in words, for messages.
+        named_by: what says so: the URL, or an option.
     """
 
     host: str
     port: int
     path: str | None
     address: str
+    named_by: str = "the URL"
 
 
 def of(target: Target, settings: Settings) -> Endpoint:
@@ -32,7 +34,8 @@ def of(target: Target, settings: Settings) -> Endpoint:
         return Endpoint(target.host, target.port, path, f"the Unix socket {path}")
     for host, port, other_host, other_port in settings.connect_to:
         if host in (None, target.host) and port in (None, target.port):
-            there, at = other_host or target.host, other_port or target.port
+            there = target.host if other_host is None else other_host
+            at = target.port if other_port is None else other_port
             shown = f"[{there}]:{at}" if ":" in there else f"{there}:{at}"
-            return Endpoint(there, at, None, f"{shown} (--connect-to)")
+            return Endpoint(there, at, None, f"{shown} (--connect-to)", "--connect-to")
     return Endpoint(target.host, target.port, None, target.address)

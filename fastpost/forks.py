@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from fastpost.config import Settings
 
+#: What is blocked in a new process until it can take it.
+_BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
 
 def part(whole: int, count: int, index: int) -> int:
     """Return how much of a whole the process of that number has, from 0 on; together they have all of it."""
@@ -114,14 +117,14 @@ def fork(live: Callable[[Connection, Connection], object], others: Iterable[Chil
 def forked(live: Callable[[], object], parents: Iterable[Parents]) -> int:
     """Fork a process that calls `live` and ends with it; returns its process id.
 
-    SIGINT and SIGTERM are blocked in it: one that comes before it can take it would meet the parent's handler.
+    SIGINT, SIGTERM and SIGUSR1 are blocked in it: one that comes before it can take it would meet the parent's handler.
 
     Args:
         live: what it does; OSError out of it means that the parent is gone.
         parents: the parent's ends of all pipes, which it closes: else nobody would see the parent end.
     Raises OSError when there can be no more processes.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         pid = os.fork()
         if pid == 0:
@@ -136,8 +139,7 @@ def forked(live: Callable[[], object], parents: Iterable[Parents]) -> int:
 def started(code: str, orders: int, told: int) -> int:
     """Start an interpreter that runs `code`, from any thread; returns its process id. It is ready after some 0.1 s.
 
-    It imports from where this one does, and not from the current folder (-P). SIGINT and SIGTERM are blocked in it, as
-    in `forked`.
+    It imports from where this one does, and not from the current folder (-P). Signals are blocked in it as in `forked`.
 
     Args:
         code: what it runs.
@@ -150,7 +152,7 @@ def started(code: str, orders: int, told: int) -> int:
         [sys.executable, "-P", "-c", f"import sys; sys.path[:] = {[str(path) for path in sys.path]!r}; {code}"],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, orders, 0), (os.POSIX_SPAWN_DUP2, told, 1)],
-        setsigmask=(signal.SIGTERM, signal.SIGINT),
+        setsigmask=_BLOCKED,
     )
 
 

@@ -3,18 +3,38 @@ r"""rclone's patterns for names: `*.jpg`, `/top/**`, `dir/`, `{a,b}`, `[a-z]`, `
 `*` and `?` stop at a slash, `**` does not. A pattern that begins with a slash is matched from the top, any other at the
 end of a name, behind a slash or as a whole. One that ends with a slash means all that is in folders of that name. `\`
 takes the next character as it is.
+
+However many stars there are, a name is matched in time that grows with its length (squared, behind `**`): what a star
+skipped is never looked at again. Names are whatever others have called their files.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastpost.errors import UsageError
 
 #: What a slash at the end stands for: `dir/` is `dir/**`.
 _ALL_BELOW: Final = "**"
+#: Ways to choose among all the alternatives of one pattern.
+_MOST_VARIANTS: Final = 1000
+
+
+class _Token(NamedTuple):
+    """A part of a pattern, as a regular expression; `kind` is that of one of the constants below."""
+
+    kind: str
+    regex: str
+
+
+_ONE: Final = "one"  # exactly one character that is no slash
+_OWN: Final = "own"  # the user's own expression, of any length
+_SLASH: Final = _Token("/", "/")
+_STAR: Final = _Token("*", "[^/]*")
+_STARS: Final = _Token("**", ".*")
 
 
 class Glob:
@@ -24,7 +44,7 @@ class Glob:
         pattern: as the user wrote it.
     """
 
-    __slots__ = ("_deep", "_folders", "_to_the_end", "_whole", "pattern")
+    __slots__ = ("_variants", "_whole", "pattern")
 
     def __init__(self, pattern: str) -> None:
         if not pattern:
@@ -32,14 +52,9 @@ class Glob:
         self.pattern = pattern
         glob = pattern + _ALL_BELOW if pattern.endswith("/") else pattern
         anchored = glob.startswith("/")
-        parts = _Parts(glob.removeprefix("/"), pattern)
-        start = "" if anchored else "(?:.*/)?"
-        self._whole = _compiled(start + "/".join(parts.regexes), pattern)
-        #: The folders on the way to what it can match, by a regular expression each; None: any folder may hold that.
-        self._folders = [_compiled(regex, pattern) for regex in parts.folders] if anchored else None
-        #: Behind those folders there may be others.
-        self._deep = parts.deep
-        self._to_the_end = glob.endswith(_ALL_BELOW) and not glob.endswith("\\" + _ALL_BELOW)
+        tokens = _Parser(glob.removeprefix("/"), pattern).variants()
+        self._variants = [_Variant(one, anchored, pattern) for one in tokens]
+        self._whole = _compiled("|".join(one.regex for one in self._variants), pattern)
 
     def matches(self, name: str) -> bool:
         """Is it a name that the pattern means? Names are relative, with "/" between their parts."""
@@ -47,116 +62,190 @@ class Glob:
 
     def matches_all_below(self, folder: str) -> bool:
         """Does it surely match everything in this folder? What ends with `**` goes on over whatever follows."""
-        return self._to_the_end and self.matches(folder + "/")
+        return any(one.goes_on and one.whole.fullmatch(folder + "/") for one in self._variants)
 
     def may_match_below(self, folder: str) -> bool:
         """May it match anything in this folder, or further down? True where that is not known."""
-        if self._folders is None:
-            return True
         names = folder.split("/")
+        return any(one.may_match_below(names) for one in self._variants)
+
+
+class _Variant:
+    """A pattern with one of each of its alternatives.
+
+    Attributes:
+        regex: of whole names.
+        whole: the same, compiled.
+        goes_on: what it matches, it matches with anything behind it.
+    """
+
+    def __init__(self, tokens: list[_Token], anchored: bool, pattern: str) -> None:
+        self.regex = ("" if anchored else "(?:.*/)?") + _linear(tokens)
+        self.whole = _compiled(self.regex, pattern)
+        self.goes_on = bool(tokens) and tokens[-1] is _STARS
+        self._anchored = anchored
+        #: The folders on the way to what it can match, as far as they are known one by one.
+        self._folders = []
+        part: list[_Token] = []
+        for token in tokens:
+            if token is _STARS or token.kind == _OWN:
+                self._deep = True
+                break
+            if token is _SLASH:
+                self._folders.append(_compiled(_linear(part), pattern))
+                part = []
+            else:
+                part.append(token)
+        else:
+            self._deep = False
+
+    def may_match_below(self, names: list[str]) -> bool:
+        if not self._anchored:
+            return True
         if len(names) > len(self._folders) and not self._deep:
             return False
         return all(regex.fullmatch(name) for regex, name in zip(self._folders, names, strict=False))
 
 
-class _Parts:
-    """A pattern as regular expressions, one for each part between slashes.
+def _linear(tokens: list[_Token]) -> str:
+    """Return the regular expression of a whole variant, without needless backtracking.
 
-    Attributes:
-        regexes: of all parts; one that holds an alternative or expression with a slash counts as one part.
-        folders: of those parts that stand for one folder each, from the top.
-        deep: what follows those folders may hold any number of slashes.
+    Of all places where what follows a star could be, the first one is as good as any, as long as the next star may skip
+    at least as much: so that place is never given up again (an atomic group). The last star takes what is left.
     """
+    if any(token.kind == _OWN for token in tokens):
+        return "".join(token.regex for token in tokens)  # whose length is unknown
+    first, *others = _split(tokens, _STARS)
+    regex = _within(first, last=not others)
+    for index, part in enumerate(others):
+        last = index == len(others) - 1
+        regex += f".*{_within(part, last=True)}" if last else f"(?>.*?{_within(part, last=False)})"
+    return regex
+
+
+def _within(tokens: list[_Token], *, last: bool) -> str:
+    """The same between two `**`; the `last` part ends where the name does."""
+    first, *others = (("".join(token.regex for token in part)) for part in _split(tokens, _STAR))
+    regex = first
+    for index, part in enumerate(others):
+        regex += f"[^/]*{part}" if last and index == len(others) - 1 else f"(?>[^/]*?{part})"
+    return regex
+
+
+def _split(tokens: list[_Token], at: _Token) -> list[list[_Token]]:
+    parts: list[list[_Token]] = [[]]
+    for token in tokens:
+        if token is at:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+class _Parser:
+    """Reads a pattern."""
 
     def __init__(self, glob: str, pattern: str) -> None:
         self._rest = glob
         self._pattern = pattern
-        self._part = ""
-        self.regexes: list[str] = []
-        self.folders: list[str] = []
-        self.deep = False
+
+    def variants(self) -> list[list[_Token]]:
+        """Return the tokens of each way to choose among the alternatives. Raises UsageError."""
+        choices: list[list[list[_Token]]] = []
+        ways = 1
         while self._rest:
-            self._take()
-        self.regexes.append(self._part)
+            choices.append(self._next())
+            ways *= len(choices[-1])
+            if ways > _MOST_VARIANTS:
+                raise self._mistake(f"its alternatives can be chosen in more than {_MOST_VARIANTS:,} ways")
+        return [list(itertools.chain.from_iterable(way)) for way in itertools.product(*choices)]
 
-    def _take(self) -> None:
-        """Translate what comes next."""
+    def _next(self) -> list[list[_Token]]:
+        """Return the alternatives of what comes next; mostly one."""
+        char = self._take()
+        if char == "{" and self._rest.startswith("{"):
+            return [[self._own()]]
+        if char == "{":
+            return self._alternatives()
+        if char == "}":
+            raise self._mistake("a '}' without '{'")
+        return [[self._one(char)]]
+
+    def _take(self) -> str:
         char, self._rest = self._rest[0], self._rest[1:]
+        return char
+
+    def _one(self, char: str) -> _Token:
+        """Return the token that begins with `char`, which is no brace."""
         if char == "/":
-            self._end_part()
-        elif char == "{" and self._rest.startswith("{"):
-            self._part += self._expression()
-        elif char == "{":
-            self._part += self._alternatives()
-        elif char == "}":
-            raise _mistake(self._pattern, "a '}' without '{'")
-        else:
-            self._part += self._one(char)
-
-    def _end_part(self) -> None:
-        if not self.deep:
-            self.folders.append(self._part)
-        self.regexes.append(self._part)
-        self._part = ""
-
-    def _one(self, char: str) -> str:
-        """Return the regular expression of what begins with `char` and is neither slash nor brace."""
+            return _SLASH
         if char == "*":
             return self._stars()
         if char == "?":
-            return "[^/]"
+            return _Token(_ONE, "[^/]")
         if char == "[":
             return self._class()
         if char == "]":
-            raise _mistake(self._pattern, "a ']' without '['")
+            raise self._mistake("a ']' without '['")
         if char == "\\":
             if not self._rest:
-                raise _mistake(self._pattern, "nothing follows its last '\\'")
-            char, self._rest = self._rest[0], self._rest[1:]
-            self.deep |= char == "/"
-        return re.escape(char)
+                raise self._mistake("nothing follows its last '\\'")
+            char = self._take()
+        return _SLASH if char == "/" else _Token(_ONE, re.escape(char))
 
-    def _stars(self) -> str:
+    def _stars(self) -> _Token:
         if not self._rest.startswith("*"):
-            return "[^/]*"
-        self._rest = self._rest[1:]
+            return _STAR
+        self._take()
         if self._rest.startswith("*"):
-            raise _mistake(self._pattern, "more than two stars in a row")
-        self.deep = True
-        return ".*"
+            raise self._mistake("more than two stars in a row")
+        return _STARS
 
-    def _class(self) -> str:
+    def _class(self) -> _Token:
         negated = self._rest[:1] in ("!", "^")
         found = re.match(r"((?:\\.|[^\]\\])+)\]", self._rest[negated:], re.DOTALL)
         if found is None:
-            raise _mistake(self._pattern, "a '[' without ']', or nothing between them")
-        if "[:" in found[1]:
-            raise _mistake(self._pattern, "classes with a name such as [:alpha:] aren't known here: write a-zA-Z")
+            raise self._mistake("a '[' without ']', or nothing between them")
+        self._refuse_names_of_classes(found[1])
         self._rest = self._rest[negated + found.end() :]
         held = re.sub(r"\\(.)", lambda one: re.escape(one[1]), found[1], flags=re.DOTALL)
-        return f"[^/{held}]" if negated else f"(?!/)[{held}]"
+        return _Token(_ONE, f"(?!/)[{'^' * negated}{held}]")
 
-    def _alternatives(self) -> str:
-        """Translate {a,b}; they may not be nested."""
-        regex = "(?:"
+    def _alternatives(self) -> list[list[_Token]]:
+        """Read {a,b}; they may not be nested."""
+        ways: list[list[_Token]] = [[]]
         while self._rest:
-            char, self._rest = self._rest[0], self._rest[1:]
+            char = self._take()
             if char == "}":
-                return regex + ")"
+                return ways
             if char == "{":
-                raise _mistake(self._pattern, "braces in braces")
-            self.deep |= char == "/"
-            regex += "|" if char == "," else self._one(char)
-        raise _mistake(self._pattern, "a '{' without '}'")
+                raise self._mistake("braces in braces")
+            if char == ",":
+                ways.append([])
+            else:
+                ways[-1].append(self._one(char))
+        raise self._mistake("a '{' without '}'")
 
-    def _expression(self) -> str:
-        """Translate {{…}}: a regular expression, which may match slashes and end with a brace of its own."""
-        found = re.match(r"\{(.*?)\}\}(?!\})", self._rest, re.DOTALL)
+    def _own(self) -> _Token:
+        r"""Read {{…}}: a regular expression, which may match slashes and end with a brace of its own.
+
+        As in Go, classes such as \w are ASCII, and flags may stand at its beginning.
+        """
+        found = re.match(r"\{(?:\(\?([ims]+)\))?(.*?)\}\}(?!\})", self._rest, re.DOTALL)
         if found is None:
-            raise _mistake(self._pattern, "a '{{' without '}}'")
-        regex, self._rest = found[1], self._rest[found.end() :]
-        self.deep = True
-        return f"(?:{regex})"
+            raise self._mistake("a '{{' without '}}'")
+        flags, regex = found[1] or "", found[2]
+        self._refuse_names_of_classes(regex)
+        _compiled(regex, self._pattern)
+        self._rest = self._rest[found.end() :]
+        return _Token(_OWN, f"(?a{flags}:{regex})")
+
+    def _refuse_names_of_classes(self, text: str) -> None:
+        if "[:" in text:
+            raise self._mistake("classes with a name such as [:alpha:] aren't known here: write a-zA-Z")
+
+    def _mistake(self, what: str) -> UsageError:
+        return _mistake(self._pattern, what)
 
 
 def _compiled(regex: str, pattern: str) -> re.Pattern[str]:
@@ -164,7 +253,7 @@ def _compiled(regex: str, pattern: str) -> re.Pattern[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Python may have other plans for "--" and "[[" in a class
             return re.compile(regex, re.DOTALL)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise _mistake(pattern, str(error)) from None
 
 

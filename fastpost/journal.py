@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastpost._records import records
 from fastpost.errors import UsageError
-from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head, same_file, without_journal
+from fastpost.recorded import BUFFER, Contents, Recorded, check_regular, head, without_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -160,13 +159,6 @@ class Journal:
         if not os.path.samestat(own, there):
             return "another file took its place during the run"
         return None if own.st_size == self._end else "somebody else wrote to it or cut it during the run"
-
-
-def check_alone(path: str) -> None:
-    """Raise UsageError when a standard stream is written to a journal there."""
-    for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
-        if stream is not None and os.path.isfile(path) and same_file(path, stream.fileno()):
-            raise UsageError(f"--journal {path} is where {name} goes too: name another file")
 
 
 def _locked(path: str) -> int:

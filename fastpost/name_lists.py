@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastpost.errors import UsageError
@@ -21,8 +22,7 @@ class NameList(NamedTuple):
 
     Attributes:
         stream: its octets; read to the end once.
-        by_nul: names end with a NUL and hold anything else. False: each is a line, without the blanks around it; empty
-            lines and those that begin with "#" or ";" are left out.
+        by_nul: names end with a NUL and hold anything else. False: each is a line, as it is; empty lines mean nothing.
         place: the list as the user named it.
     """
 
@@ -45,8 +45,12 @@ def names_in(lists: Iterable[NameList]) -> Iterator[list[bytes]]:
 def _split(one: NameList) -> Iterator[list[bytes]]:
     separator = b"\0" if one.by_nul else b"\n"
     rest = b""
+    begun = False
     try:
         while octets := one.stream.read1(_READ):  # type: ignore[attr-defined]
+            if not begun and not one.by_nul:
+                octets = octets.removeprefix(BOM_UTF8)
+            begun = True
             *whole, rest = (rest + octets).split(separator)
             yield whole
             if len(rest) > _LONGEST:
@@ -60,9 +64,7 @@ def _split(one: NameList) -> Iterator[list[bytes]]:
 def _name(text: bytes, by_nul: bool) -> bytes:
     """Return the name in a line; empty: there is none."""
     if not by_nul:
-        text = text.strip()
-        if text[:1] in (b"#", b";"):
-            return b""
+        text = text.removesuffix(b"\r")
         if b"\0" in text:
             raise UsageError("--files-from: a name holds a NUL: is it a list for --files-from0?")
     if not text:

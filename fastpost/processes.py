@@ -119,13 +119,16 @@ class Processes:
         return max(self._settings.connections_at_most - theirs, 1)
 
     def stop(self, grace: float = 10.0) -> None:
-        """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once."""
+        """Begin nothing new; what is in flight may finish within the workers' grace. A second call stops at once.
+
+        So does one with no grace.
+        """
         self.stopping = True
         if self._run is not None:
             self._run.stop()
         self._uploader.stop(grace)
         for one in self._workers:
-            one.signal(signal.SIGTERM)
+            one.signal(signal.SIGTERM if grace > 0 else signal.SIGUSR1)
 
 
 def _shares(settings: Settings, count: int) -> list[Settings]:

@@ -145,7 +145,9 @@ def head(target: Target) -> bytes:
 
 
 def _shown(target: Target) -> str:
-    return f"{target.method.decode()} {target.template}"
+    form = target.labels.form
+    wrapped = "" if form is None else f" (--form {form.field.decode('utf-8', 'backslashreplace')})"
+    return f"{target.method.decode()} {target.template}{wrapped}"
 
 
 def _facts(name: bytes, size: int, changed: int, inode: int) -> bytes:

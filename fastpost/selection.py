@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastpost.errors import UsageError
@@ -41,9 +42,13 @@ class Selection:
         #: True when sizes have to be known.
         self.by_size = min_size is not None or max_size is not None
 
-    def picked(self, uploads: list[Upload]) -> list[Upload]:
-        """Return those that are taken. One of unknown size is: who opens it will find out why."""
-        return [one for one in uploads if self.takes(one.name) and (not self.by_size or self._fits(one.size))]
+    def named(self, uploads: list[Upload]) -> list[Upload]:
+        """Return those whose names are taken."""
+        return [one for one in uploads if self.takes(one.name)]
+
+    def sized(self, uploads: list[Upload]) -> list[Upload]:
+        """Return those whose sizes are taken. An unknown one is: who opens the file will find out why."""
+        return [one for one in uploads if self._fits(one.size)] if self.by_size else uploads
 
     def takes(self, name: bytes) -> bool:
         """Is a file of this name taken, whatever its size? About 1 µs for each rule."""
@@ -93,7 +98,7 @@ def filter_lines(lines: Iterable[bytes], place: str) -> Iterator[Rule | None]:
     Raises UsageError for any other line, with its number; `place` is the file as the user named it.
     """
     for number, line in enumerate(lines, 1):
-        text = os.fsdecode(line).strip()
+        text = os.fsdecode(line.removeprefix(BOM_UTF8) if number == 1 else line).strip()
         if not text or text[0] in "#;":
             continue
         if text == "!":

@@ -50,15 +50,18 @@ class Weighted(NamedTuple):
 Sizes = Range | Weighted
 
 
-def octets(text: str) -> int:
-    """Return the octets of a size like 4096, 4KiB, 1.5MB or 10M (of 1024, as curl has it). Raises UsageError."""
+def octets(text: str, largest: int = _LARGEST) -> int:
+    """Return the octets of a size like 4096, 4KiB, 1.5MB or 10M (of 1024, as curl has it).
+
+    Raises UsageError, for more than the `largest` as well.
+    """
     found = _OCTETS.fullmatch(text.strip())
     unit = None if found is None else _UNITS.get(found[2].lower())
     if found is None or unit is None:
         raise UsageError(f"{text!r} is no size: write octets as 4096, 4KiB, 10MiB or 1GB")
     size = float(found[1]) * unit
-    if size > _LARGEST:
-        raise UsageError(f"{text!r} is more than 1 TiB: write a smaller size")
+    if size > largest:
+        raise UsageError(f"{text!r} is more than {largest >> 40:,} TiB: write a smaller size")
     return round(size)
 
 

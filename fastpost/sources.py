@@ -27,8 +27,12 @@ Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 #: Longest path that one system call takes, octets, with its closing NUL.
 _PATH_MAX = 4096
+#: Of a list: so many folders are known to be no links.
+_FOLDERS_KEPT = 4096
 #: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
 _FOLDERS_PER_BATCH = 64
+#: The same after so many steps of a walk that leaves files out.
+_STEPS_PER_BATCH = 4
 
 #: Nanoseconds of the whole seconds whose nanoseconds 64 bits can count.
 _DATED = 9_223_372_036 * 10**9
@@ -175,11 +179,12 @@ def listed(
 ) -> Iterator[Batch]:
     """Take files of a folder by their names, without a walk: a batch for each of the lists, as soon as it comes.
 
-    Sizes are known then.
+    Sizes are known then. Memory grows with the names, by their length and some 100 octets each.
 
     Args:
         folder: the SOURCE that holds them.
-        names: relative to it. What isn't there, or is a folder, is rejected.
+        names: relative to it. What isn't there, or is a folder, is rejected; one that comes again is passed over. When
+            they raise UsageError in their midst, that is rejected too.
         follow_symlinks: as for `walk`.
         selection: as for `walk`.
     Raises UsageError at the call when the SOURCE is no folder.
@@ -268,8 +273,10 @@ class _Found:
         full, self._batch = self._batch, Batch()
         return full
 
-    def _add(self, uploads: list[Upload]) -> None:
-        self._batch.uploads += uploads if self._selection is None else self._selection.picked(uploads)
+    def _add(self, upload: Upload) -> None:
+        """Take a file whose size is known."""
+        if self._selection is None or self._selection.sized(self._selection.named([upload])):
+            self._batch.uploads.append(upload)
 
     def _is_taken(self, name: bytes) -> bool:
         return self._selection is None or self._selection.takes(name)
@@ -311,7 +318,7 @@ class _Found:
         """Take what a stat has shown: a SOURCE, the end of a link, a folder when links are followed, an oddity."""
         kind = stat.S_IFMT(found.st_mode)
         if kind == stat.S_IFREG:
-            self._add([Upload(path, name, found.st_size)])
+            self._add(Upload(path, name, found.st_size))
         elif kind == stat.S_IFDIR:
             self._take_folder(path, name, found)
         elif self._is_taken(name):
@@ -332,6 +339,8 @@ class _Walk(_Found):
         self._limit = limit
         self._sizes = sizes or (selection is not None and selection.by_size)
         self._folders_read = 0
+        #: Steps since the last batch: where much is left out, a large folder takes many for a full one.
+        self._steps = 0
         #: Where folders may be left out or held by themselves, each of them is looked at.
         self._listing = Listing(descend=not follow_symlinks and selection is None)
         #: When links are followed, folders are read one by one: those still to be read, and who holds the present one.
@@ -362,10 +371,13 @@ class _Walk(_Found):
 
     def _is_due(self) -> bool:
         held = len(self._batch)
-        return held >= self._limit or (held > 0 and self._folders_read >= _FOLDERS_PER_BATCH)
+        return held >= self._limit or (
+            held > 0 and (self._folders_read >= _FOLDERS_PER_BATCH or self._steps >= _STEPS_PER_BATCH)
+        )
 
     def _next_batch(self) -> Batch:
         self._folders_read = 0
+        self._steps = 0
         return super()._next_batch()
 
     def _to_read(self) -> bool:
@@ -378,10 +390,13 @@ class _Walk(_Found):
         """Read on in the folders, never more entries at a time than the batch has room for."""
         uploads, links, others, failed, opened = self._listing.read(self._limit - len(self._batch), _FOLDERS_PER_BATCH)
         self._folders_read += opened
+        if self._selection is not None:
+            self._steps += 1
+            uploads = self._selection.named(uploads)
         if self._sizes:
             for upload in uploads:
                 upload.size = _size(upload.file)
-        self._add(uploads)
+        self._batch.uploads += uploads if self._selection is None else self._selection.sized(uploads)
         for path in links:
             self._look_at(path, self._take_link)
         for path in others:
@@ -406,35 +421,69 @@ class _Walk(_Found):
 class _Listed(_Found):
     """Files that are named one by one."""
 
+    def __init__(self, follow_symlinks: bool, selection: Selection | None) -> None:
+        super().__init__(follow_symlinks, selection)
+        self._plain_folders: set[bytes] = set()
+
     def run(self, folder: bytes, names: Iterable[list[bytes]]) -> Iterator[Batch]:
         start = folder if folder.endswith(b"/") else folder + b"/"
         self._cut = len(start)
-        for some in names:
-            for name in some:
-                self._look_at(start + name, self._take_named)
-            if len(self._batch) or self._batch.skipped:
-                yield self._next_batch()
+        seen: set[bytes] = set()
+        try:
+            for some in names:
+                for name in some:
+                    if name not in seen:
+                        seen.add(name)
+                        self._look_at(start + name, self._take_named)
+                if len(self._batch) or self._batch.skipped:
+                    yield self._next_batch()
+        except UsageError as error:
+            if not seen:
+                raise  # no list at all: nothing has begun
+            self._reject(_REST, folder, FileUnreadable(f"{error}; what it names from there on is not known"))
+            yield self._next_batch()
 
     def _take_named(self, path: bytes, name: bytes) -> None:
+        if not self._is_taken(name):
+            return
         if b".." in name.split(b"/"):
             self._reject(name, path, FileUnreadable(_LEADS_OUT))
             return
         try:
+            behind_link = not self._follow and self._is_behind_link(path, len(path) - len(name))
             found = os.lstat(path)
         except OSError as error:
-            if error.errno not in _DANGLING or not self._is_taken(name):
+            if error.errno not in _DANGLING:
                 raise
             self._reject(name, path, FileVanished(_NOT_THERE))
+            return
+        if behind_link:
+            self._reject(name, path, NotRegularFile(_BEHIND_LINK))
             return
         if stat.S_ISLNK(found.st_mode):
             self._take_link(path, name)
         elif stat.S_ISREG(found.st_mode):
-            self._add([Upload(path, name, found.st_size, None, self._follow)])
+            self._add(Upload(path, name, found.st_size, None, self._follow))
         else:
             self._take(path, name, found)
 
     def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
         self._reject(name, path, NotRegularFile(_FOLDER))
+
+    def _is_behind_link(self, path: bytes, start: int) -> bool:
+        """Is a folder on the way to it, behind `start`, a symbolic link? Raises OSError.
+
+        Costs a stat for each new folder: lists come folder by folder, and those that were found to be plain are kept.
+        """
+        end = path.rfind(b"/", start)
+        if end < 0 or (folder := path[:end]) in self._plain_folders:
+            return False
+        if self._is_behind_link(folder, start) or stat.S_ISLNK(os.lstat(folder).st_mode):
+            return True
+        if len(self._plain_folders) >= _FOLDERS_KEPT:
+            self._plain_folders.clear()
+        self._plain_folders.add(folder)
+        return False
 
 
 _ODD = "not a regular file, and only those can be uploaded: leave it out"
@@ -444,7 +493,9 @@ _ODDITIES = {
     stat.S_IFCHR: "a character device, not a regular file: save what it delivers to a file and upload that",
     stat.S_IFBLK: "a block device, not a regular file: save an image of it to a file and upload that",
 }
+_REST = b"(the rest of the list)"
 _FOLDER = "a folder, of which a list names the files: find … -type f tells them, or give it as SOURCE without a list"
+_BEHIND_LINK = "behind a symbolic link to a folder, which may lead out of SOURCE: follow it with --follow-symlinks"
 _LEADS_OUT = "its name holds '..', and may lead out of SOURCE: name it from there on, without"
 _NOT_THERE = "there is no such file; names in a list are relative to SOURCE (find … -printf '%P\\n' tells them so)"
 _LOOP = "a folder that holds itself, by way of a symbolic link: remove the link or leave out --follow-symlinks"

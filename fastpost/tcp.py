@@ -16,6 +16,10 @@ if typing.TYPE_CHECKING:
     from fastpost.endpoint import Endpoint
 
 
+#: Seconds after which a Unix socket that takes no more connections is asked again.
+_AGAIN = 0.01
+
+
 async def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
     """Return a connected, non-blocking socket. Raises NameNotResolved, ConnectFailed.
 
@@ -51,6 +55,10 @@ async def _connect_to(connecting: socket.socket, address: typing.Any) -> socket.
         connecting.setblocking(False)
         # Not the loop's sock_connect: uvloop's resolves the address once more, with four threads that it starts for it.
         failed = connecting.connect_ex(address)
+        while failed == errno.EAGAIN and connecting.family == socket.AF_UNIX:
+            # Its server has as many before it as it takes; by TCP that would be waited for as EINPROGRESS.
+            await asyncio.sleep(_AGAIN)
+            failed = connecting.connect_ex(address)
         if failed == errno.EINPROGRESS:
             loop = asyncio.get_running_loop()
             await ready(connecting.fileno(), loop.add_writer, loop.remove_writer)
@@ -85,7 +93,7 @@ def settle(waiting: asyncio.Future[None]) -> None:
 def no_address(endpoint: Endpoint, error: OSError) -> NameNotResolved:
     """Return the failure of a name that has no address."""
     return NameNotResolved(
-        f"the host name {endpoint.host!r} has no address ({error.strerror}): check the spelling of the URL"
+        f"the host name {endpoint.host!r} has no address ({error.strerror}): check the spelling of {endpoint.named_by}"
     )
 
 

@@ -92,6 +92,8 @@ class UploadRun:
         self._failures: RecordFile | None = None
         self._log_path = log
         self._log: RecordFile | None = None
+        #: Uploads that went well, and are to be in the log once they are compared.
+        self._awaited: set[Attempt] = set()
         self._fail_early = fail_early
         self._failed_early = False
         self._journal_path = journal
@@ -102,7 +104,9 @@ class UploadRun:
         self._progress = _progress(self._tally, err) if display.progress else None
         self._signal: signal.Signals | None = None
         self._unreachable: TargetUnreachable | None = None
+        #: Nothing more is written to standard output; some results were not written, there or to a file.
         self._lost_output = False
+        self._lost = False
         self._lost_journal = False
 
     def execute(self, batches: Iterable[Batch]) -> int:
@@ -116,6 +120,8 @@ class UploadRun:
             if self._progress is not None:
                 batches = self._sized(batches, self._progress)
             uvloop.run(self._run(batches))
+            self._write_log((one, None) for one in self._awaited)
+            self._awaited.clear()
         self._report()
         return self._exit_code()
 
@@ -175,8 +181,9 @@ class UploadRun:
         if self._display.responses or self._display.verbose >= 2:
             for result in results:
                 self._tell_result(result)
-        # What is to be compared is in the log once it is.
-        self._write_log((one, one.failure) for one in results if self._verifier is None or one.failure is not None)
+        if self._verifier is not None and self._log is not None:
+            self._awaited.update(one for one in results if one.failure is None)
+        self._write_log((one, one.failure) for one in results if one not in self._awaited)
         for result in results:
             if result.failure is not None:
                 self._failed(result, result.failure)
@@ -188,6 +195,7 @@ class UploadRun:
     def _on_compared(self, passed: list[Attempt], failed: Sequence[tuple[Attempt, FastpostError]]) -> None:
         self._tally.revoke(failed)
         self._write_log([*((one, None) for one in passed), *failed])
+        self._awaited.difference_update(passed, (one for one, _ in failed))
         for result, failure in failed:
             self._failed(result, failure)
         if self._journal is not None:
@@ -343,11 +351,12 @@ class UploadRun:
             try:
                 write(text)
             except OSError as error:
+                self._lost_output = True
                 self._lose(error)
 
     def _lose(self, error: OSError) -> None:
         """Say that results can't be written; the run goes on and fails at its end."""
-        self._lost_output = True
+        self._lost = True
         self._say(f"{error.filename or 'standard output'}: {error.strerror}; the uploads go on without it")
 
     def _report(self) -> None:
@@ -373,7 +382,7 @@ class UploadRun:
             return EXIT_CODES[self._signal]
         if self._unreachable is not None:
             return self._unreachable.exit_code
-        if tally.ok < tally.found or tally.failed or self._lost_output or self._lost_journal:
+        if tally.ok < tally.found or tally.failed or self._lost or self._lost_journal:
             return Exit.SOME_FAILED
         return Exit.OK if tally.found or tally.recorded else Exit.NOTHING_MATCHED
 

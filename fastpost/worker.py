@@ -1,7 +1,8 @@
 """One process of a run spread over several: a loop of its own, files by portions, results by message.
 
 It asks for a portion when its backlog is low, and tells what became of it: counts four times a second, whole results
-where the parent looks at them. It prints nothing, and obeys the parent's SIGTERM as a run obeys the user's.
+where the parent looks at them. It prints nothing, and obeys the parent's SIGTERM as a run obeys the user's; SIGUSR1
+ends it without a grace.
 """
 
 from __future__ import annotations
@@ -147,8 +148,9 @@ class _Worker:
     async def run(self) -> None:
         """Upload what comes."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        loop.add_signal_handler(signal.SIGTERM, self._stop, self._grace)
+        loop.add_signal_handler(signal.SIGUSR1, self._stop, 0.0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1})
         counting = loop.create_task(self._count())
         failure: FastpostError | None = None
         try:
@@ -209,6 +211,6 @@ class _Worker:
         pickle.dump(message, self._told, pickle.HIGHEST_PROTOCOL)
         self._told.flush()
 
-    def _stop(self) -> None:
+    def _stop(self, grace: float) -> None:
         self.tell(Message("stopped"))
-        self._uploader.stop(self._grace)
+        self._uploader.stop(grace)

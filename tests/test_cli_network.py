@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,17 @@ def test_name_and_password_of_a_file(tmp_path: Path) -> None:
     assert authorizations(tmp_path, "--user", f"@{tmp_path / 'login'}") == {BASIC}
 
 
+def test_a_file_with_more_than_a_name_and_a_password(tmp_path: Path) -> None:
+    (tmp_path / "login").write_text(f"anna:{SECRET}\n# the old one\n")
+    assert "has more than one line" in refused("--user", f"@{tmp_path / 'login'}")
+    (tmp_path / "login").write_bytes(b"\xef\xbb\xbfanna: blanks \r\n")
+    folder = folder_of(tmp_path, [10])
+    with good() as server:
+        upload(folder, server, "-u", f"@{tmp_path / 'login'}")
+    (stream,) = server.streams()
+    assert base64.b64decode(stream.fields["authorization"][6:]) == b"anna: blanks "
+
+
 def test_name_and_password_that_can_not_be_meant(tmp_path: Path) -> None:
     assert "write NAME:PASSWORD" in refused("-u", SECRET.replace(":", ""))
     assert "No such file" in refused("-u", "@/nowhere")
@@ -86,6 +100,16 @@ def test_a_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: st
     assert authorizations(tmp_path, "--netrc") == {BASIC}
 
 
+def test_a_header_counts_before_a_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login eve password x\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    folder = folder_of(tmp_path, [10])
+    with good() as server:
+        outcome = upload(folder, server, "--netrc", "-H", "Authorization: mine")
+    check(outcome, folder, server)
+    assert {stream.fields["authorization"] for stream in server.streams()} == {"mine"}
+
+
 def test_what_a_command_line_says_counts_before_a_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", "/nowhere")
     assert authorizations(tmp_path, "--netrc", "-u", f"anna:{SECRET}") == {BASIC}
@@ -98,7 +122,11 @@ def test_a_netrc_file_that_does_not_help(tmp_path: Path, monkeypatch: pytest.Mon
     file.write_text("machine other.example login eve password x\n")
     assert "has no entry for 127.0.0.1" in refused("--netrc")
     file.write_text(f"machine 127.0.0.1\nlogin anna\npassworx {SECRET}\n")
-    assert re.search("netrc, line [0-9]", refused("--netrc"))
+    assert re.search("netrc can't be understood, about line [0-9]", refused("--netrc"))
+    file.write_text("machine 127.0.0.1 login anna password two W0RDS\n")
+    assert "W0RDS" not in refused("--netrc")
+    file.write_text("machine 127.0.0.1 login an:na password x\n")
+    assert "holds a colon" in refused("--netrc")
     file.write_bytes(b"\xff\xfe")
     assert "not text" in refused("--netrc")
 
@@ -118,12 +146,40 @@ def test_a_unix_socket(tmp_path: Path, loopback: Certificates, encrypted: bool, 
 
 
 def test_a_unix_socket_at_which_nobody_listens(tmp_path: Path) -> None:
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path / ("x" * 120), "too long")):
-        result = told("--unix-socket", str(path))
-        assert result.exit_code == 4
-        assert f"the Unix socket {path}" in result.stderr
-        assert why in result.stderr
-        assert "check its path" in result.stderr
+    result = told("--unix-socket", str(tmp_path / "none"))
+    assert result.exit_code == 4
+    assert f"the Unix socket {tmp_path / 'none'}" in result.stderr
+    assert "No such file" in result.stderr
+    assert "check its path" in result.stderr
+    assert "longer than the 107 octets" in refused("--unix-socket", str(tmp_path / ("x" * 120)))
+
+
+def test_a_unix_socket_whose_server_is_busy(tmp_path: Path) -> None:
+    """It takes no more connections at present: that is waited for, as by TCP."""
+    path = tmp_path / "socket"
+    folder = folder_of(tmp_path, [10])
+    with good(path=path) as server:
+        server._listener.listen(0)
+        waiting = []
+        for _ in range(4):
+            one = socket.socket(socket.AF_UNIX)
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(str(path))
+            waiting.append(one)
+        outcome = upload(folder, server, "--retries", "0")
+        for one in waiting:
+            one.close()
+    assert outcome.code == 0
+
+
+@pytest.mark.parametrize("options", [["--unix-socket", "/run/x"], ["--connect-to", "::a:1"]])
+def test_the_embedded_server_is_where_it_is(options: list[str]) -> None:
+    """Else files would go to a server that nobody named by its URL."""
+    for command in (["upload", __file__], ["bench", "--count", "1"]):
+        result = CliRunner().invoke(cli.main, [*command, *options])
+        assert result.exit_code == 2
+        assert f"{options[0]} needs the URL of a server" in result.stderr
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -143,11 +199,59 @@ def test_messages_name_where_it_was_tried() -> None:
     result = told("--connect-to", "::localhost:1")
     assert result.exit_code == 4
     assert "localhost:1 (--connect-to)" in result.stderr
+    result = told("--connect-to", "::nowhere.invalid:")
+    assert "check the spelling of --connect-to" in result.stderr
 
 
-@pytest.mark.parametrize("detour", ["a", "a:1:b", "a:1:b:x", "a:99999:b:1", "::1:1:b:1", "a:1:b:1:c"])
+def test_a_host_of_a_detour_is_written_as_in_a_url(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [10])
+    for host, detoured in (
+        ("[::1]", "[0:0:0:0:0:0:0:1]"),
+        ("bücher.example", "BÜCHER.example"),
+        ("store.example", "Store.Example"),
+    ):
+        with good() as server:
+            there = server.host
+            server.url = f"http://{host}:9/"
+            outcome = upload(folder, server, "--connect-to", f"{detoured}:9:{there}")
+        assert outcome.code == 0
+        assert len(server.taken()) == 1
+
+
+def test_a_server_without_http2_behind_a_detour(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_answer_http1, args=(listener,), daemon=True).start()
+        port = listener.getsockname()[1]
+        result = told("--connect-to", f"::127.0.0.1:{port}")
+    assert result.exit_code == 4
+    assert f"127.0.0.1:{port} (--connect-to)" in result.stderr
+
+
+def _answer_http1(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        stream, _ = listener.accept()
+        with stream:
+            stream.recv(65536)
+            stream.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "detour",
+    [
+        "a",
+        "a:1:b",
+        "a:1:b:x",
+        "a:99999:b:1",
+        "a:1:b:0",
+        "a:0:b:1",
+        "a b:1:c:1",
+        "[::g]:1:c:1",
+        "::1:1:b:1",
+        "a:1:b:1:c",
+    ],
+)
 def test_a_detour_that_can_not_be_meant(detour: str) -> None:
-    assert "write HOST:PORT:HOST:PORT" in refused("--connect-to", detour)
+    assert "can't be meant" in refused("--connect-to", detour)
 
 
 @pytest.mark.parametrize("command", ["bench", "probe"])
@@ -182,6 +286,20 @@ def test_an_upload_that_takes_too_long(tmp_path: Path) -> None:
     check(outcome, folder, server, {"001": "TookTooLong"})
     assert outcome.repeated == (1, 0)
     assert "allow more with --max-time" in outcome.err
+
+
+def test_a_post_that_took_too_long_is_not_sent_again(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100])
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(lambda line, stream, event: True)
+
+    with HostileServer(scenario, times=9) as server:
+        outcome = upload(folder, server, "--max-time", "0.1", "--method", "POST")
+    assert outcome.failed == {"000": "TookTooLong"}
+    assert outcome.repeated == (0, 0)
+    assert outcome.report["seconds"] < 0.9, "it is not the second's look for stalls that ends it"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from hostile import HostileServer
 
 from fastpost import cli
+from fastpost.sources import listed
 
 TREE = {
     "a.jpg": 10,
@@ -86,7 +89,7 @@ def test_patterns_of_the_environment_come_a_line_each(tree: Path, monkeypatch: p
 
 def test_files_that_a_list_names(tree: Path, tmp_path: Path) -> None:
     names = tmp_path / "names"
-    names.write_text("b.txt\n# a comment\n./photos/raw/e.jpg\n/a.jpg\n")
+    names.write_text("b.txt\n\n./photos/raw/e.jpg\n/a.jpg\nb.txt\n")
     assert set(sent(tree, "--files-from", str(names))) == {"b.txt", "photos/raw/e.jpg", "a.jpg"}
     assert set(sent(tree, "--files-from", str(names), "--include", "*.jpg")) == {"photos/raw/e.jpg", "a.jpg"}
 
@@ -103,9 +106,11 @@ def test_what_find_prints(tree: Path, follow: bool) -> None:
 def test_names_in_a_list_that_can_not_be_sent(tree: Path) -> None:
     (tree / "dangling").symlink_to("nowhere")
     os.mkfifo(tree / "fifo")
-    listed = b"a.jpg\nphotos\n../tree/b.txt\nnowhere\ndangling\nfifo\na.jpg\nb.txt/x\n"
+    (tree / "linked").symlink_to("photos")
+    (tree / "photos" / "deep").symlink_to("raw")
+    given = b"a.jpg\nphotos\n../tree/b.txt\nnowhere\ndangling\nfifo\na.jpg\nb.txt/x\nlinked/c.jpg\nphotos/deep/e.jpg"
     with HostileServer(lambda line: line.greet()) as server:
-        result = run(tree, *server.options, "-v", "--files-from", "-", given=listed)
+        result = run(tree, *server.options, "-v", "--files-from", "-", given=given)
     assert result.exit_code == 1
     assert list(server.taken()) == ["a.jpg"]
     for name, why in {
@@ -114,10 +119,65 @@ def test_names_in_a_list_that_can_not_be_sent(tree: Path) -> None:
         "nowhere": "there is no such file; names in a list are relative to SOURCE",
         "dangling": "a symbolic link to nowhere",
         "fifo": "FIFO",
-        "a.jpg": "another file of this run goes to",
+        "linked/c.jpg": "behind a symbolic link to a folder",
+        "photos/deep/e.jpg": "behind a symbolic link to a folder",
         "b.txt/x": "there is no such file",
     }.items():
         assert any(line.startswith(f"fastpost: {name}: ") and why in line for line in result.stderr.splitlines()), name
+
+
+def test_names_behind_links_where_links_are_followed(tree: Path) -> None:
+    (tree / "linked").symlink_to("photos")
+    assert sent(tree, "--files-from", "-", "--follow-symlinks", given=b"linked/c.jpg\n") == ["linked/c.jpg"]
+
+
+def test_names_that_are_left_out_are_not_looked_at(tree: Path) -> None:
+    given = b"nowhere\nphotos\n../x\na.jpg/x\na.jpg\n"
+    assert sent(tree, "--files-from", "-", "--include", "a.jpg", given=given) == ["a.jpg"]
+
+
+def test_a_list_that_ends_in_its_midst_costs_no_result(tree: Path, tmp_path: Path) -> None:
+    """What was named before goes up, and the rest is a failure by name."""
+    log = tmp_path / "log"
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(tree, *server.options, "--log", str(log), "--files-from", "-", given=b"a.jpg\nb.txt\n" + b"x\0y\n")
+    assert result.exit_code == 2  # all of it came at once: nothing had begun
+    reading, writing = os.pipe()
+    with HostileServer(lambda line: line.greet()) as server, os.fdopen(reading, "rb") as stream:
+        arguments = [sys.executable, "-m", "fastpost", "upload", str(tree), *server.options, "--log", str(log)]
+        process = subprocess.Popen([*arguments, "--files-from", "-"], stdin=stream, stderr=subprocess.PIPE, text=True)
+        with os.fdopen(writing, "wb", buffering=0) as out:
+            out.write(b"a.jpg\nb.txt\n")
+            until(lambda: len(server.taken()) == 2)
+            out.write(b"x\0y\n")
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the rest of the list" in log.read_text()
+    assert [json.loads(line)["error"] for line in log.read_text().splitlines()] == [None, None, "FileUnreadable"]
+    assert "Traceback" not in err
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")
+
+
+def test_a_file_that_is_listed_does_not_become_a_link_unseen(tree: Path) -> None:
+    (batch,) = listed(tree, [[b"a.jpg"]])
+    assert [upload.follow for upload in batch.uploads] == [False]
+    (batch,) = listed(tree, [[b"a.jpg"]], follow_symlinks=True)
+    assert [upload.follow for upload in batch.uploads] == [True]
+
+
+@pytest.mark.parametrize("option", ["--files-from", "--filter-from"])
+def test_standard_input_that_is_closed(tree: Path, option: str) -> None:
+    command = [sys.executable, "-m", "fastpost", "upload", str(tree), "--to", "http://127.0.0.1:1/", option, "-"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,6 +228,8 @@ def test_nothing_is_left(tree: Path, options: Sequence[str], told: str) -> None:
         (["--filter-from", "/proc/version"], "is no rule"),
         (["--files-from", "/dev/zero"], "without an end"),
         (["--files-from", "/dev/null", "/etc"], "a single SOURCE"),
+        (["--files-from", "-", "--filter-from", "-"], "can be read once"),
+        (["--files-from", "-", "--files-from0", "-"], "can be read once"),
     ],
 )
 def test_mistakes(tree: Path, options: Sequence[str], told: str) -> None:

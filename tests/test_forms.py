@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.parser
 import email.policy
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,15 +15,17 @@ from click.testing import CliRunner
 from h2.settings import SettingCodes
 from h2_judge import Judge, Wire, nothing_left, session
 from h2_judge import files as files
-from hostile import HostileServer, Stream
+from hostile import HostileServer, Line, Stream
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from integration import command
 
 from fastpost import cli
+from fastpost._chunker import live_objects
 from fastpost._table import make_attempts
 from fastpost.config import Settings
-from fastpost.errors import UsageError
+from fastpost.errors import Interrupted, UsageError
 from fastpost.sources import Upload
 from fastpost.target import of, parse
 
@@ -151,23 +155,93 @@ def test_one_boundary_a_run_and_another_for_the_next(tmp_path: Path) -> None:
     assert runs[0] != runs[1]
 
 
-def test_a_file_that_shrinks_is_no_complete_form(tmp_path: Path) -> None:
+def test_a_large_file_is_sent_from_its_mapping(files: Callable[..., list[Path]]) -> None:
+    made, _ = make_attempts([Upload(bytes(files(500_000)[0]), b"x")], parse(URL, form="file").labels)
+    judge = Judge({SettingCodes.INITIAL_WINDOW_SIZE: 100_000}, connection_window=2**31 - 1)
+    client = session(staged=False)
+    wire = Wire(client, judge)
+    client.submit(made)
+    wire.step(credit=False)
+    _, mapped = live_objects()
+    assert mapped == 1
+    wire.run()
+    (request,) = judge.requests.values()
+    assert files(500_000)[0].read_bytes() in bytes(request.body)
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_file_that_changes_is_no_complete_form(tmp_path: Path, staged: bool) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(200_000))
     made, _ = make_attempts([Upload(bytes(file), b"file")], parse(URL, form="file").labels)
     judge = Judge({SettingCodes.INITIAL_WINDOW_SIZE: 100_000}, connection_window=2**31 - 1)
-    client = session()
+    client = session(staged=staged)
     wire = Wire(client, judge)
     client.submit(made)
     wire.step(credit=False)
     wire.step(credit=False)
-    os.truncate(file, 1_000)
+    os.truncate(file, 1_000 if staged else 200_001)  # a mapping that is copied here must keep its pages
     wire.run()
     (attempt,) = wire.finished
     assert type(attempt.failure).__name__ == "FileChanged"
     (request,) = judge.requests.values()
     assert not request.ended
     assert request.reset is not None
+
+
+def test_pages_that_vanish_beneath_a_slice(tmp_path: Path) -> None:
+    """The kernel meets them (EFAULT): the frame is filled up to its length, the stream reset, and all others go on."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(400_000))
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    made, _ = make_attempts(
+        [Upload(bytes(file), b"file"), Upload(bytes(other), b"other")], parse(URL, form="file").labels
+    )
+    judge = Judge({SettingCodes.INITIAL_WINDOW_SIZE: 300_000}, connection_window=2**31 - 1)
+    client = session(staged=False)
+    wire = Wire(client, judge)
+    client.submit(made)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for side in (ours, theirs):
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        assert client.fill(wire.now)
+        os.truncate(file, 0)
+        octets = bytearray()
+        for _ in range(100):
+            client.plane.send(ours.fileno(), wire.now)
+            with contextlib.suppress(BlockingIOError):
+                octets += theirs.recv(4 << 20)
+            if not client.fill(wire.now):
+                break
+    judge.receive(bytes(octets))
+    wire.run()
+    ends = {attempt.upload.name: attempt for attempt in wire.finished}
+    assert type(ends[b"file"].failure).__name__ == "FileChanged"
+    assert ends[b"other"].ok
+    requests = {request.fields[b":path"]: request for request in judge.requests.values()}
+    assert sum(request.reset is not None for request in judge.requests.values()) == 1
+    assert len(requests) == 1  # all go to one URL
+
+
+def test_octets_are_those_of_files(tmp_path: Path) -> None:
+    """Whatever was sent of the rest: what is reported as payload or wasted is the file's."""
+    for size in (0, 10, 100_000):
+        file = tmp_path / str(size)
+        file.write_bytes(bytes(size))
+        (attempt,), _ = make_attempts([Upload(bytes(file), b"file")], parse(URL, form="file").labels)
+        judge = Judge({SettingCodes.INITIAL_WINDOW_SIZE: 50}, connection_window=2**31 - 1)
+        client = session()
+        wire = Wire(client, judge)
+        client.submit([attempt])
+        wire.step(credit=False)
+        wire.step(credit=False)
+        client.plane.cancel(attempt, Interrupted("enough"), wire.now)
+        assert attempt.payload == 0  # the window ends before the file begins
+        wire.close()
 
 
 def test_a_retry_sends_the_same(tmp_path: Path) -> None:
@@ -191,11 +265,61 @@ def test_another_form_is_another_target() -> None:
     assert len(prints) == 3
 
 
+def test_what_arrives_by_several_processes_and_what_a_dry_run_says(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(60):
+        (folder / str(number)).write_bytes(b"%d" % number)
+    with HostileServer(lambda line: line.greet()) as server:
+        to = ("--to", server.url + "inbox", "--form", "data")
+        run = command.upload(folder, *to, "--processes", "2", "--connections", "2", code=command.SPREAD)
+    assert run.code == 0
+    found = {part(stream.fields, bytes(stream.body))[1:] for stream in server.streams()}
+    assert found == {(str(number), "application/octet-stream", b"%d" % number) for number in range(60)}
+    dry = CliRunner().invoke(cli.main, ["upload", str(folder), "--to", "http://a/{path}", "--form", "x", "--dry-run"])
+    assert dry.stdout.startswith("POST\t")
+
+
+def test_a_redirect_to_another_origin_takes_the_form_along(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"content")
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "headers":
+            line.send(line.response(stream, 307, location=other.url + "there"))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    with HostileServer(lambda line: line.greet()) as other, HostileServer(scenario) as server:
+        arguments = ["upload", str(folder), "--to", server.url + "inbox", "--form", "data", "--location"]
+        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+    (stream,) = other.streams()
+    assert part(stream.fields, bytes(stream.body))[1:] == ("a.txt", "text/plain", b"content")
+
+
+def test_the_journal_of_another_form_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"x")
+    journal = ("--journal", str(tmp_path / "journal"))
+    sent(tmp_path / "files", *journal)
+    with HostileServer(lambda line: line.greet()) as server:
+        arguments = ["upload", str(tmp_path / "files"), "--to", server.url + "inbox", *journal]
+        result = CliRunner().invoke(cli.main, [*arguments, "--form", "other"])
+    assert result.exit_code == 2
+    assert "(--form data)" in result.stderr
+    assert "(--form other)" in result.stderr
+
+
 def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     for options, why in (
         (["--form", ""], "the name of the form's field"),
         (["--form", "f", "--digest", "sha-256"], "a form and not the file"),
+        (["--form", "f", "--verify"], "is more than the file"),
     ):
         result = CliRunner().invoke(cli.main, ["upload", str(tmp_path), "--to", URL, *options])
         assert result.exit_code == 2

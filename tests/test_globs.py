@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpost.errors import UsageError
@@ -30,6 +30,9 @@ from fastpost.globs import Glob
         ("[a-c]x", ["ax", "cx"], ["dx", "/x"]),
         ("[!a-c]x", ["dx", "éx"], ["ax", "/x"]),
         ("[^a]x", ["bx"], ["ax"]),
+        ("[!-a]x", ["Bx", "zx"], ["-x", "ax", "/x"]),
+        ("[!a-]x", ["Bx", "zx"], ["-x", "ax", "/x"]),
+        ("[-a]x", ["-x", "ax"], ["bx", "/x"]),
         (r"[\]a]", ["]", "a"], ["\\", "b"]),
         (r"[\a-\c]", ["a", "b"], ["\\"]),
         ("[a&&b|~]", ["&", "|", "~", "a"], ["c"]),
@@ -91,7 +94,8 @@ def test_python_has_nothing_to_say_of_a_class(pattern: str) -> None:
         ("/a/b*/c", ["a", "a/bx"], ["a/c", "a/b/c", "x"]),
         ("/a/**", ["a", "a/b/c"], ["b"]),
         ("/a/", ["a", "a/b/c"], ["b"]),
-        ("/{a/b,c}/d", ["a", "c", "x"], []),  # which of them is not looked at
+        ("/{a/b,c}/d", ["a", "a/b", "c"], ["x", "a/x"]),
+        ("/{{a|b}}/c", ["a", "x", "x/y"], []),  # it may hold any number of slashes
         ("/top", [], ["top", "a"]),
     ],
 )
@@ -118,9 +122,86 @@ def test_of_which_folders_everything_matches(pattern: str, all_of: list[str], no
     assert [folder for folder in not_all_of if glob.matches_all_below(folder)] == []
 
 
-PIECES = ["a", "b", "/", "*", "**", "?", "[ab]", "[!a]", "{a,b}", "{a/b,b}", "{{a.*}}", "\\*", "ab/"]
+PIECES = ["a", "b", "/", "*", "**", "?", "[ab]", "[!a]", "[!-a]", "[*-z]", "{a,b}", "{a/b,b}", "{{a.*}}", "\\*", "ab/"]
 NAMES = st.lists(st.sampled_from(["a", "b", "ab", "*", "aab"]), min_size=1, max_size=4).map("/".join)
 PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join)
+
+
+def tried(glob: str, name: str) -> bool:
+    """Match by trying everything, from where the pattern is now: the meaning of patterns in a dozen lines."""
+    if not glob:
+        return not name
+    if glob.startswith("**"):
+        return any(tried(glob[2:], name[skipped:]) for skipped in range(len(name) + 1))
+    if glob.startswith("*"):
+        return any(tried(glob[1:], name[end:]) for end in range(len(name) + 1) if "/" not in name[:end])
+    if glob.startswith("{"):
+        ways, _, rest = glob[1:].partition("}")
+        return any(tried(f"{way}\0{rest}", name) for way in ways.split(","))  # two stars that meet are no **
+    if glob.startswith("\0"):
+        return tried(glob[1:], name)
+    if glob.startswith("\\"):
+        return name.startswith(glob[1]) and tried(glob[2:], name[1:])
+    if glob.startswith("["):
+        held, _, rest = glob[1:].partition("]")
+        negated = held.startswith("!")
+        characters = {"a-b": "ab", "a": "a", "*-z": "".join(map(chr, range(42, 123)))}[held.removeprefix("!")]
+        return bool(name) and name[0] != "/" and (name[0] in characters) != negated and tried(rest, name[1:])
+    if glob.startswith("?"):
+        return bool(name) and name[0] != "/" and tried(glob[1:], name[1:])
+    return name.startswith(glob[0]) and tried(glob[1:], name[1:])
+
+
+SIMPLE = ["a", "b", "/", "*", "**", "?", "[a-b]", "[!a]", "[*-z]", "{a,b}", "{a*,*b}", "{a/b,b,}", "\\*"]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(SIMPLE), min_size=1, max_size=8).map("".join), st.booleans(), NAMES)
+def test_it_is_what_trying_everything_finds(pattern: str, anchored: bool, name: str) -> None:
+    pattern = pattern.lstrip("/") or "a"
+    try:
+        glob = Glob(f"/{pattern}" if anchored else pattern)
+    except UsageError:
+        return
+    whole = pattern + "**" if pattern.endswith("/") else pattern
+    starts = [0] if anchored else [0, *(at + 1 for at, char in enumerate(name) if char == "/")]
+    assert glob.matches(name) == any(tried(whole, name[at:]) for at in starts)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("*-*-*-*-*-*-*-*.jpg", "-" * 250),
+        ("{*a,*b}{*a,*b}{*a,*b}{*a,*b}x", "ab" * 120),
+        ("**/*-*-*/**/*-*-*/**-*-x", "-/-" * 1300),
+        ("*?*?*?*?*?*?*?*?*x", "y" * 255),
+        ("**a**a**a**a**a**x", "a" * 4000),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_no_name_keeps_a_pattern_busy(pattern: str, name: str) -> None:
+    """A backtracking engine would need years for each of them."""
+    assert not Glob(pattern).matches(name)
+
+
+@pytest.mark.parametrize("pattern", ["{{[[:alpha:]]}}", "{{a{99999999999}}}", "{{" + "(" * 3000 + ")" * 3000 + "}}"])
+def test_expressions_that_no_engine_takes(pattern: str) -> None:
+    with pytest.raises(UsageError, match="can't be meant"):
+        Glob(pattern)
+
+
+def test_expressions_are_as_in_go() -> None:
+    assert not Glob(r"{{\w+}}.txt").matches("é.txt")
+    assert not Glob(r"{{\d}}").matches("٣")
+    assert Glob("{{(?i)a}}.TXT").matches("A.TXT")
+    assert not Glob("{{(?i)a}}.TXT").matches("A.txt")
+    with pytest.raises(UsageError, match="position 0"):
+        Glob("*{{(}}")
+
+
+def test_alternatives_have_an_end() -> None:
+    with pytest.raises(UsageError, match="1,000 ways"):
+        Glob("{a,b}" * 10)
 
 
 @given(PATTERNS, NAMES)

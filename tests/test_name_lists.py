@@ -16,7 +16,12 @@ def names(octets: bytes, *, by_nul: bool = False) -> list[bytes]:
 
 
 def test_a_name_a_line() -> None:
-    assert names(b"a\nb/c\r\n\n# comment\n; comment\n  d e  \nlast") == [b"a", b"b/c", b"d e", b"last"]
+    assert names(b"a\nb/c\r\n\n#x\n;y\n  d e  \nlast") == [b"a", b"b/c", b"#x", b";y", b"  d e  ", b"last"]
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_name() -> None:
+    assert names(b"\xef\xbb\xbfa\n\xef\xbb\xbfb") == [b"a", b"\xef\xbb\xbfb"]
+    assert names(b"\xef\xbb\xbfa\0", by_nul=True) == [b"\xef\xbb\xbfa"]
 
 
 def test_a_nul_behind_each_name_lets_it_hold_anything_else() -> None:

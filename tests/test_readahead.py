@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -225,6 +225,11 @@ def test_a_cold_folder_is_read_ahead_though_tries_before_were_in_vain(tmp_path: 
     assert opened_by_others(tmp_path, 5000, 10, rest=3000) > 2000
 
 
+@pytest.mark.unsanitized
+def test_what_a_form_holds_is_read_ahead_as_well(tmp_path: Path) -> None:
+    assert opened_by_others(tmp_path, 400, ALL, options=("--form", "file")) > 200
+
+
 def opened_by_others(
     tmp_path: Path,
     files: int,
@@ -234,6 +239,7 @@ def opened_by_others(
     asleep: bool = True,
     answer: int = errno.EAGAIN,
     limit: int = 1000,
+    options: Sequence[str] = (),
 ) -> int:
     """Upload a folder in which each `every`-th file is cold, then one with those from number `rest` on, all cold.
 
@@ -252,7 +258,7 @@ def opened_by_others(
         (folders[number >= rest] / f"cold-{number}").write_bytes(bytes(3000))
     prefix = ("prlimit", f"--nofile={limit}:{limit}", "env", f"LD_PRELOAD={library}", f"OPENED={tmp_path / 'opened'}")
     with Raw(Answering(*OPEN)) as server:
-        run = command.upload(*folders, "--to", server.url, prefix=prefix)
+        run = command.upload(*folders, "--to", server.url, *options, prefix=prefix)
     assert run.code == 0
     assert run.report["files"]["ok"] == files
     opened = (tmp_path / "opened").read_text().split()

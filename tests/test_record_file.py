@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
+import io
 import json
 import os
 import re
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from hostile import HostileServer, Line, Stream, folder_of
+from integration import command
 
 from fastpost import cli
 from fastpost.record_file import RecordFile
+from fastpost.verify import Verifier
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -67,10 +75,34 @@ def test_a_disk_that_is_full_is_told_of_once() -> None:
     assert file.lost
 
 
+class Full(io.FileIO):
+    """A disk on which there is room for 50 octets."""
+
+    def write(self, octets: Any) -> int:
+        if self.tell() >= 50:
+            raise OSError(28, "No space left on device")
+        return super().write(octets[: 50 - self.tell()]) or 0
+
+
+def test_a_line_that_is_torn_is_cut_off(tmp_path: Path) -> None:
+    told: list[OSError] = []
+    path = tmp_path / "log"
+    file = RecordFile(str(path), told.append)
+    file._file.close()
+    file._file = Full(path, "wb")
+    for number in range(10):
+        file.write([{"name": f"file {number}"}])
+    file.close()
+    assert [record["name"] for record in lines(path)] == ["file 0", "file 1"]
+    assert path.read_bytes().endswith(b"\n")
+    assert len(told) == 1
+
+
 def test_the_log_has_a_line_for_each_file(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [0, 100, 70_000])
     os.mkfifo(folder / "pipe")
     log = tmp_path / "log"
+    began = time.time()
     with refusing("001") as server:
         result = run(folder, server, "--log", str(log), "--failures", str(tmp_path / "failures"))
     assert result.exit_code == 1
@@ -87,10 +119,34 @@ def test_the_log_has_a_line_for_each_file(tmp_path: Path) -> None:
     assert good["file"] == str(folder / "002")
     assert good["url"] == f"{server.url}002"
     assert (good["status"], good["octets"], good["attempts"], good["message"]) == (201, 70_000, 1, None)
-    assert 0 < good["seconds"] < 30
+    assert 0 < good["seconds"] < time.time() - began
+    stamp = datetime.datetime.fromisoformat(good["time"]).timestamp()
+    assert began - 0.01 <= stamp <= time.time() + 0.01
+    assert found["001"]["octets"] <= 100
     assert (found["001"]["status"], found["001"]["attempts"]) == (403, 1)
     assert (found["pipe"]["time"], found["pipe"]["attempts"]) == (None, 0)
     assert {record["name"] for record in lines(tmp_path / "failures")} == {"001", "pipe"}
+
+
+def test_octets_are_those_that_were_sent(tmp_path: Path) -> None:
+    """An upload that is answered before its end has not sent all of the file."""
+    folder = folder_of(tmp_path, [3_000_000])
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "headers":
+            line.send(line.response(stream, 413))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.credits = False
+        line.serve(react)
+
+    with HostileServer(scenario) as server:
+        run(folder, server, "--log", str(tmp_path / "log"))
+    (record,) = lines(tmp_path / "log")
+    assert record["status"] == 413
+    assert record["octets"] < 3_000_000
 
 
 def test_attempts_are_counted(tmp_path: Path) -> None:
@@ -125,6 +181,46 @@ def test_what_is_verified_is_in_the_log_once(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
+def test_what_could_not_be_compared_any_more_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path, [100] * 5)
+    monkeypatch.setattr(Verifier, "_compare", lambda self, results: self.abandon())
+    with HostileServer(lambda line: line.greet()) as server:
+        run(folder, server, "--log", str(tmp_path / "log"), "--verify")
+    assert sorted(record["name"] for record in lines(tmp_path / "log")) == ["000", "001", "002", "003", "004"]
+
+
+def test_a_log_on_a_full_disk_takes_no_response_away(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [10] * 6)
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder, server, "--log", "/dev/full", "--show-response", "-c", "1")
+    assert result.exit_code == 1
+    assert result.stdout.count("201 PUT") == 6
+
+
+@pytest.mark.parametrize(("path", "why"), [("-", "is no file: name one"), ("files/log", "would be uploaded with it")])
+def test_a_log_that_can_not_be_meant(tmp_path: Path, path: str, why: str) -> None:
+    folder = folder_of(tmp_path, [10])
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder, server, "--log", path if path == "-" else str(tmp_path / path))
+    assert result.exit_code == 2
+    assert why in result.stderr
+
+
+def test_a_log_where_the_report_goes(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [10])
+    with HostileServer(lambda line: line.greet()) as server, (tmp_path / "out").open("w") as out:
+        arguments = [sys.executable, "-m", "fastpost", "upload", str(folder), *server.options, "--log", "/dev/stdout"]
+        done = subprocess.run(arguments, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "is where standard output goes too" in done.stderr
+
+
+def test_two_records_may_go_to_nowhere(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [10])
+    with HostileServer(lambda line: line.greet()) as server:
+        assert run(folder, server, "--log", "/dev/null", "--failures", "/dev/null").exit_code == 0
+
+
 def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [10, 20])
     with HostileServer(lambda line: line.greet()) as server:
@@ -157,6 +253,53 @@ def test_the_first_failure_stops_the_run(tmp_path: Path) -> None:
     errors = [record["error"] for record in lines(tmp_path / "f")]
     assert errors.count("HttpStatus") == 1
     assert set(errors) == {"HttpStatus", "Interrupted"}
+
+
+def test_what_is_in_flight_then_has_no_time_left(tmp_path: Path) -> None:
+    """The others are never answered: with ten seconds of grace it would wait for them."""
+    folder = folder_of(tmp_path, [100] * 4)
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "end" and len(line.streams) == 4 and not any(each.status for each in line.streams.values()):
+            line.send(line.response(line.streams[min(line.streams)], 403))
+        return True
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        line.serve(react)
+
+    began = time.monotonic()
+    with HostileServer(scenario) as server:
+        result = run(folder, server, "--fail-early", "--failures", str(tmp_path / "f"))
+    assert result.exit_code == 1
+    assert time.monotonic() - began < 8
+    assert sorted(record["error"] for record in lines(tmp_path / "f")) == ["HttpStatus", *["Interrupted"] * 3]
+
+
+def test_several_processes_stop_as_early(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [100] * 30)
+
+    def react(line: Line, stream: Stream, event: str) -> bool:
+        if event == "end" and stream.path == "/007":
+            refusal.wait(5)
+            line.send(line.response(stream, 403))
+        return True  # the others are never answered
+
+    def scenario(line: Line) -> None:
+        line.greet()
+        if len(server.lines) == 2:
+            refusal.set()
+        line.serve(react)
+
+    refusal = threading.Event()
+    began = time.monotonic()
+    options = ("--processes", "2", "--connections", "2", "-c", "60", "--fail-early", "--failures", tmp_path / "f")
+    with HostileServer(scenario, times=9) as server:
+        done = command.upload(folder, "--to", server.url, *options, code=command.SPREAD)
+    assert done.code == 1
+    assert time.monotonic() - began < 9
+    assert done.files["total"] == 30
+    assert {record["error"] for record in lines(tmp_path / "f")} == {"HttpStatus", "Interrupted"}
 
 
 def test_what_is_tried_again_is_no_failure_yet(tmp_path: Path) -> None:

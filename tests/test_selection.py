@@ -75,7 +75,7 @@ def test_names_that_are_no_text() -> None:
 )
 def test_sizes_are_within_both_limits(least: int | None, most: int | None, taken: list[int]) -> None:
     uploads = [Upload(b"/f", b"f", size) for size in (0, 10, 11, -1)]
-    found = Selection(min_size=least, max_size=most).picked(uploads)
+    found = Selection(min_size=least, max_size=most).sized(uploads)
     assert [one.size for one in found] == [*taken, -1]  # -1: who opens it will find out why
 
 

@@ -21,6 +21,7 @@ from integration.servers import Certificates
 from test_readahead import evicted
 
 from fastpost._patience import Patience
+from fastpost._rate_limit import RateLimit
 from fastpost._wire import TlsWire, Wire
 from fastpost.errors import ProtocolViolation
 
@@ -253,6 +254,19 @@ def test_a_conversation_that_holds_crumbs_is_not_quiet(pair: Pair, files: Files)
     assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
     assert bool(script.client.plane.wake_at) != wire.quiet
     theirs.sendall(window_update(0, 10))
+    assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
+    assert script.client.plane.wake_at
+    assert not wire.quiet
+    script.close()
+
+
+def test_a_conversation_that_a_rate_limit_holds_back_is_not_quiet(pair: Pair, files: Files) -> None:
+    ours, theirs = pair
+    script = Script(session(concurrency=4, rate_limit=RateLimit(100_000)), OPEN, window=2**31 - 1 - 65_535)
+    script.now = time.monotonic()
+    script.submit(files(50_000, 100))
+    wire = Wire(script.client.plane, ours.fileno())
+    theirs.sendall(frame(PING, 0, 0, b"01234567"))
     assert wire.converse(Patience(), 0.0) == -errno.EAGAIN
     assert script.client.plane.wake_at
     assert not wire.quiet
