@@ -9,10 +9,9 @@ from libc.stdint cimport int64_t
 cdef class RateLimit:
     # Octets per second.
     cdef double _rate
-    # The most octets that one reservation is for.
-    cdef readonly int64_t portion
     # When all that is reserved will have left (monotonic seconds).
     cdef double _reserved_until
 
+    cdef int64_t portion(self, double now) noexcept
     cdef double reserve(self, int64_t octets, double now) noexcept
     cdef void give_back(self, int64_t octets) noexcept

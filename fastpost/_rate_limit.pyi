@@ -2,5 +2,4 @@ from typing import final
 
 @final
 class RateLimit:
-    portion: int
     def __init__(self, octets_per_second: int) -> None: ...

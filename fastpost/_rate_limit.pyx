@@ -20,17 +20,21 @@ cdef class RateLimit:
 
     Args:
         octets_per_second: at least 1. Raises ValueError.
-
-    Attributes:
-        portion: the most octets that one reservation is for.
     """
 
     def __init__(self, int64_t octets_per_second):
         if octets_per_second < 1:
             raise ValueError("a limit of less than an octet in a second")
         self._rate = <double>octets_per_second
-        self.portion = max(<int64_t>(self._rate * _PORTION), 1)
         self._reserved_until = 0.0
+
+    cdef int64_t portion(self, double now) noexcept:
+        """Return the most octets that a reservation should be for; the less, the more are in line.
+
+        So the time until it is a connection's turn again grows with the root of their number only.
+        """
+        cdef double line = max(self._reserved_until - now, _PORTION)
+        return max(<int64_t>(self._rate * _PORTION * (_PORTION / line)), 1)
 
     cdef double reserve(self, int64_t octets, double now) noexcept:
         """Reserve so many octets. Returns when they may be sent (monotonic seconds); it may be a moment ago."""

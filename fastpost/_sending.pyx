@@ -223,7 +223,7 @@ cdef class SendSide(OpenStreams):
     cdef int64_t _unlimited(self, double now) noexcept:
         """Return how many octets the rate limit lets go now; 0: none, and what is ready is held back."""
         if self._reserved <= 0:
-            self._reserved = min(self._ready_octets(self._rate_limit.portion), self.window.available)
+            self._reserved = min(self._ready_octets(self._rate_limit.portion(now)), self.window.available)
             self._reserved_from = self._rate_limit.reserve(self._reserved, now)
         if now < self._reserved_from:
             self._held_back_until = self._reserved_from

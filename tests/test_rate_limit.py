@@ -12,6 +12,7 @@ from h2_judge import files as files
 from hostile import HostileServer, Line, Stream, check, folder_of, upload
 
 from fastpost._rate_limit import RateLimit
+from fastpost.errors import Interrupted
 
 LARGE = {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}
 RATE = 1_000_000
@@ -106,6 +107,54 @@ def test_who_has_nothing_to_send_leaves_it_to_the_others(files: Callable[..., li
     assert wires[1].octets >= 0.9 * 2 * RATE
     for wire in wires:
         wire.close()
+
+
+def test_many_connections_with_little_each_reach_it(files: Callable[..., list[Path]]) -> None:
+    """Who has a small file to send doesn't keep a large part of the line from others."""
+    limit = RateLimit(RATE)
+    wires = [Limited(limit, files(*[1_000] * 100)) for _ in range(20)]
+    stepped(wires, 1.0)
+    assert 0.9 * RATE <= sum(wire.octets for wire in wires) <= 1.11 * RATE
+    for wire in wires:
+        wire.close()
+
+
+def test_nobody_saves_up_for_later(files: Callable[..., list[Path]]) -> None:
+    limit = RateLimit(RATE)
+    wires = [Limited(limit, files(1)) for _ in range(20)]
+    stepped(wires, 2.0)
+    before = sum(wire.octets for wire in wires)
+    assert before == 20
+    for wire in wires:
+        wire.client.submit(attempts(files(50_000)))
+    stepped(wires, 0.1)
+    assert sum(wire.octets for wire in wires) - before <= RATE * (0.1 + 0.1) + 20
+    for wire in wires:
+        wire.close()
+
+
+def test_a_connection_that_ends_gives_its_part_to_the_others(files: Callable[..., list[Path]]) -> None:
+    limit = RateLimit(RATE)
+    wires = [Limited(limit, files(4 * RATE)) for _ in range(20)]
+    stepped(wires, 0.2)
+    for wire in wires[1:]:
+        wire.close()
+    before = wires[0].octets
+    stepped(wires[:1], 1.0)
+    assert wires[0].octets - before >= 0.75 * RATE  # its next part had its time, a quarter of a second away
+    wires[0].close()
+
+
+def test_what_is_cancelled_holds_nothing_back(files: Callable[..., list[Path]]) -> None:
+    wire = Limited(RateLimit(RATE), files(RATE))
+    for _ in range(3):
+        wire.step()
+    assert wire.client.plane.wake_at
+    (attempt,) = wire.client.plane.open_attempts()
+    wire.client.plane.cancel(attempt, Interrupted("enough"), wire.now)
+    wire.step()
+    assert not wire.client.plane.wake_at
+    wire.close()
 
 
 def test_time_under_the_limit_has_a_name_of_its_own(files: Callable[..., list[Path]]) -> None:
