@@ -130,7 +130,7 @@ ARROWS = {
     "bench_processes": "bench_worker forks measurement load tally errors",
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
     "signals outlet _meter _table errors",
-    "cli_types": "sizes errors",
+    "cli_types": "sizes target errors",
     "cli_process": "outlet report errors",
     "cli_network": "cli_types target errors",
     "cli_selection": "cli_types selection sources name_lists ordering errors",
