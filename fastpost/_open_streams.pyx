@@ -31,6 +31,9 @@ cdef enum:
     # Uploads in flight and in line, by those in flight: who fills the line is asked in Python, and so seldom enough.
     _ROUNDS = 4
 
+# Seconds within which what is held back is looked at once its time has come.
+cdef double _WAKES_WITHIN = 0.5
+
 
 cdef class OpenStreams:
     """Streams that are open, and attempts in line for one. `SendSide` adds what leaves, `DataPlane` what arrives.
@@ -288,6 +291,8 @@ cdef class OpenStreams:
         """
         cdef Attempt attempt
         cdef bint connection_moves = now - self.delivery.progressed < timeout
+        # Not while the socket is full: then nobody looks whether the time has come.
+        cdef bint held_back = self.gather.pending == 0 and now < self._held_back_until + _WAKES_WITHIN
         result = []
         for item in self._table.attempts:
             if item is None:
@@ -296,7 +301,7 @@ cdef class OpenStreams:
             if attempt.ends_at > self.delivery.arrived and connection_moves:
                 # What it waits for can't come before that has arrived.
                 attempt.progressed = now
-            if self._held_back_until and attempt.remaining > 0 and attempt.send_window > 0:
+            if held_back and attempt.remaining > 0 and attempt.send_window > 0:
                 # It waits for nothing but the rate limit.
                 attempt.progressed = now
             if now - attempt.progressed < timeout:

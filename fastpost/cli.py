@@ -19,7 +19,7 @@ from fastpost.cli_network import networking
 from fastpost.cli_network import settings as network_settings
 from fastpost.cli_process import Terminated, outcome, outlets, say, shown, traced
 from fastpost.cli_selection import Choice, choosing
-from fastpost.cli_types import NumberOr
+from fastpost.cli_types import FILES_READ, NumberOr
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, NothingMatched, UsageError
 
@@ -263,14 +263,15 @@ def _check_journal(journal: str, to: str | None) -> None:
 
 
 def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> None:
-    """Raise UsageError when two options write to one file, or one can't write to its own."""
+    """Raise UsageError when two options write to one file, one to what another reads, or one can't write to its own."""
     given = [(option, path) for option, path in files.items() if path is not None]
     for option, path in given:
         _check_file(option, path, sources)
         for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
             if stream is not None and os.path.isfile(path) and _is_one_file(path, stream.fileno()):
                 raise UsageError(f"{option} {shown(path)} is where {name} goes too: name another file")
-    for (option, path), (other, same) in itertools.combinations(given, 2):
+    read = click.get_current_context().meta.get(FILES_READ, [])
+    for (option, path), (other, same) in (*itertools.combinations(given, 2), *itertools.product(given, read)):
         if _is_one_file(path, same):
             raise UsageError(f"{option} {shown(path)} and {other} {shown(same)} are one file: name two")
 

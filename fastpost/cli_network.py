@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fastpost.cli_types import Detour, Field, Octets, Token, UserPassword
+from fastpost.cli_types import Detour, Field, Octets, Read, Token, UserPassword
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_READABLE: Final = click.Path(exists=True, dir_okay=False)
 #: Options that say who the user is, besides -H: at most one of them can be meant.
 #: Options that say where a server is, and mean nothing for the embedded one.
 _ONLY_TO: Final = {"unix_socket": "--unix-socket", "connect_to": "--connect-to"}
@@ -139,9 +138,9 @@ _OPTIONS = (
     ),
     click.option("--netrc", is_flag=True, help="Take name and password from ~/.netrc, or the file that NETRC names."),
     click.option("--content-type", metavar="TYPE", help="For every file. Default: guessed from the name."),
-    click.option("--cacert", metavar="FILE", type=_READABLE, help="Trust the CA certificates of this PEM file alone."),
-    click.option("--cert", metavar="FILE", type=_READABLE, help="Client certificate, PEM."),
-    click.option("--key", metavar="FILE", type=_READABLE, help="Its private key, if not in the same file."),
+    click.option("--cacert", metavar="FILE", type=Read(), help="Trust the CA certificates of this PEM file alone."),
+    click.option("--cert", metavar="FILE", type=Read(), help="Client certificate, PEM."),
+    click.option("--key", metavar="FILE", type=Read(), help="Its private key, if not in the same file."),
     click.option("-k", "--insecure", is_flag=True, help="Don't verify the server's certificate."),
     click.option(
         "--connect-to",

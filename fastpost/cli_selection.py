@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _STDIN: Final = "standard input"
+#: Names by which it is opened as well.
+_STDIN_TOO: Final = ("<stdin>", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
 class Choice(NamedTuple):
@@ -88,7 +90,7 @@ class Choice(NamedTuple):
 def _place(stream: BinaryIO) -> str:
     """Return what a file is called in messages."""
     name = getattr(stream, "name", None)
-    return name if isinstance(name, str) and name != "<stdin>" else _STDIN
+    return name if isinstance(name, str) and name not in _STDIN_TOO else _STDIN
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:

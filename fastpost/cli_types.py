@@ -24,10 +24,13 @@ else:
     _FieldType = _TokenType = _NumberType = _NumbersType = _SecondsType = click.ParamType
     _OctetsType = _LineType = _OrderType = _PairType = _DetourType = click.ParamType
 
+#: Where a context has the files that options read: (option, name) each.
+FILES_READ: Final = "fastpost.files_read"
+
 _FIELD: Final = r"(?s)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)"
 #: RFC 6750 §2.1.
 _BEARER: Final = r"[A-Za-z0-9\-._~+/]+=*"
-_DETOUR: Final = r"([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]*):([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]*)"
+_DETOUR: Final = r"([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]{0,5}):([^:\[\]\s/@?#]*|\[[^\]]*\]):([0-9]{0,5})"
 #: 4 EiB: no file is larger, and twice as much would not be counted.
 _LARGEST: Final = 1 << 62
 _SECONDS: Final = r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)"
@@ -121,6 +124,7 @@ def _first_line(
     kind: click.ParamType[Any], what: str, file: str, param: click.Parameter | None, ctx: click.Context | None
 ) -> str:
     """Return the only line that a file holds."""
+    _note_read(file, param, ctx)
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             line, _, rest = opened.read(65536).partition("\n")
@@ -130,6 +134,24 @@ def _first_line(
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         kind.fail(f"the {what} can't be read from {file!r} ({reason}): name a readable file", param, ctx)
+
+
+def _note_read(file: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Note that an option reads a file, for those that would write to it."""
+    if ctx is not None and param is not None and isinstance(file, str):
+        ctx.meta.setdefault(FILES_READ, []).append((param.opts[-1], file))
+
+
+class Read(click.Path):
+    """A file that is read later."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return its name."""
+        _note_read(value, param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class NumberOr(_NumberType):
@@ -185,9 +207,11 @@ class Reading(click.File):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the open file."""
         try:
-            return super().convert(value, param, ctx)
+            opened = super().convert(value, param, ctx)
         except RuntimeError:
             self.fail("standard input is closed: name a file, or give the command an input", param, ctx)
+        _note_read(value, param, ctx)
+        return opened
 
 
 class Octets(_OctetsType):

@@ -54,10 +54,13 @@ class Glob:
         anchored = glob.startswith("/")
         tokens = _Parser(glob.removeprefix("/"), pattern).variants()
         self._variants = [_Variant(one, anchored, pattern) for one in tokens]
-        self._whole = _compiled("|".join(one.regex for one in self._variants), pattern)
+        #: All of them at once, but where they hold groups of the user's own, each with its number.
+        self._whole = None if "{{" in pattern else _compiled("|".join(one.regex for one in self._variants), pattern)
 
     def matches(self, name: str) -> bool:
         """Is it a name that the pattern means? Names are relative, with "/" between their parts."""
+        if self._whole is None:
+            return any(one.whole.fullmatch(name) for one in self._variants)
         return self._whole.fullmatch(name) is not None
 
     def matches_all_below(self, folder: str) -> bool:
@@ -111,10 +114,12 @@ def _linear(tokens: list[_Token]) -> str:
     """Return the regular expression of a whole variant, without needless backtracking.
 
     Of all places where what follows a star could be, the first one is as good as any, as long as the next star may skip
-    at least as much: so that place is never given up again (an atomic group). The last star takes what is left.
+    at least as much: so that place is never given up again (an atomic group). The last star takes what is left; so does
+    one before an expression of the user's, of which nothing is known.
     """
-    if any(token.kind == _OWN for token in tokens):
-        return "".join(token.regex for token in tokens)  # whose length is unknown
+    for index, token in enumerate(tokens):
+        if token.kind == _OWN:
+            return _linear(tokens[:index]) + token.regex + _linear(tokens[index + 1 :])
     first, *others = _split(tokens, _STARS)
     regex = _within(first, last=not others)
     for index, part in enumerate(others):
@@ -236,7 +241,14 @@ class _Parser:
             raise self._mistake("a '{{' without '}}'")
         flags, regex = found[1] or "", found[2]
         self._refuse_names_of_classes(regex)
-        _compiled(regex, self._pattern)
+        if re.match(r"\(\?[A-Za-z]+\)", regex):
+            raise self._mistake("of flags only i, m and s are known, as in {{(?i)…}}")
+        if re.search(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?P=", regex):
+            raise self._mistake("what a group has matched can't be asked for again (\\1), as in Go")
+        try:
+            _engine(regex)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise self._mistake(str(error)) from None
         self._rest = self._rest[found.end() :]
         return _Token(_OWN, f"(?a{flags}:{regex})")
 
@@ -250,11 +262,16 @@ class _Parser:
 
 def _compiled(regex: str, pattern: str) -> re.Pattern[str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Python may have other plans for "--" and "[[" in a class
-            return re.compile(regex, re.DOTALL)
+        return _engine(regex)
     except (re.error, OverflowError, RecursionError) as error:
-        raise _mistake(pattern, str(error)) from None
+        # Without its position, which is that in the translation.
+        raise _mistake(pattern, getattr(error, "msg", None) or str(error)) from None
+
+
+def _engine(regex: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Python may have other plans for "--" and "[[" in a class
+        return re.compile(regex, re.DOTALL)
 
 
 def _mistake(pattern: str, what: str) -> UsageError:

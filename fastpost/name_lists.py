@@ -38,7 +38,7 @@ def names_in(lists: Iterable[NameList]) -> Iterator[list[bytes]]:
     """
     for one in lists:
         for part in _split(one):
-            if found := [name for text in part if (name := _name(text, one.by_nul))]:
+            if found := [name for text in part if (name := _name(text, one))]:
                 yield found
 
 
@@ -54,19 +54,21 @@ def _split(one: NameList) -> Iterator[list[bytes]]:
             *whole, rest = (rest + octets).split(separator)
             yield whole
             if len(rest) > _LONGEST:
-                kind = "NULs (--files-from0)" if one.by_nul else "lines (--files-from)"
-                raise UsageError(f"{one.place}: {len(rest):,} octets without an end: is it a list of {kind}?")
+                end, other = (
+                    ("a NUL", "lines (--files-from)") if one.by_nul else ("a line's end", "NULs (--files-from0)")
+                )
+                raise UsageError(f"{one.place}: {len(rest):,} octets without {end}: is it a list with {other}?")
     except OSError as error:
         raise UsageError(f"{one.place} can't be read: {error.strerror}") from None
     yield [rest]
 
 
-def _name(text: bytes, by_nul: bool) -> bytes:
+def _name(text: bytes, of: NameList) -> bytes:
     """Return the name in a line; empty: there is none."""
-    if not by_nul:
+    if not of.by_nul:
         text = text.removesuffix(b"\r")
         if b"\0" in text:
-            raise UsageError("--files-from: a name holds a NUL: is it a list for --files-from0?")
+            raise UsageError(f"{of.place}: a name holds a NUL: is it a list for --files-from0?")
     if not text:
         return b""
     if text[:1] not in b"./" and text[-1:] != b"/" and b"//" not in text and b"/./" not in text:

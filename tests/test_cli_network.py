@@ -242,6 +242,7 @@ def _answer_http1(listener: socket.socket) -> None:
         "a:1:b",
         "a:1:b:x",
         "a:99999:b:1",
+        f"a:{'9' * 5000}:b:1",
         "a:1:b:0",
         "a:0:b:1",
         "a b:1:c:1",

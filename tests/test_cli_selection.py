@@ -226,10 +226,11 @@ def test_nothing_is_left(tree: Path, options: Sequence[str], told: str) -> None:
         (["--order-by", "age"], "write walk, size or name"),
         (["--filter-from", "/nowhere"], "No such file"),
         (["--filter-from", "/proc/version"], "is no rule"),
-        (["--files-from", "/dev/zero"], "without an end"),
+        (["--files-from", "/dev/zero"], "without a line's end"),
         (["--files-from", "/dev/null", "/etc"], "a single SOURCE"),
         (["--files-from", "-", "--filter-from", "-"], "can be read once"),
         (["--files-from", "-", "--files-from0", "-"], "can be read once"),
+        (["--files-from", "-", "--files-from0", "/dev/stdin"], "can be read once"),
     ],
 )
 def test_mistakes(tree: Path, options: Sequence[str], told: str) -> None:

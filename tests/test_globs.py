@@ -176,12 +176,34 @@ def test_it_is_what_trying_everything_finds(pattern: str, anchored: bool, name: 
         ("**/*-*-*/**/*-*-*/**-*-x", "-/-" * 1300),
         ("*?*?*?*?*?*?*?*?*x", "y" * 255),
         ("**a**a**a**a**a**x", "a" * 4000),
+        ("*-*-*-*-*-*-*-*{{\\.jpe?g}}", "-" * 250),
+        ("*-*-*-*-*-*-*{{x?}}*-*-*-*-*-*-*y", "-" * 60),
     ],
 )
 @pytest.mark.timeout(20)
 def test_no_name_keeps_a_pattern_busy(pattern: str, name: str) -> None:
     """A backtracking engine would need years for each of them."""
     assert not Glob(pattern).matches(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (r"{a,b}{{(x)\1}}", "asked for again"),
+        ("{{(?P<q>x)(?P=q)}}", "asked for again"),
+        ("{{(?x) a }}", "only i, m and s"),
+        ("[z-a]", "bad character range z-a$"),
+    ],
+)
+def test_what_only_pythons_engine_knows(pattern: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        Glob(pattern)
+
+
+def test_groups_are_each_variants_own() -> None:
+    glob = Glob("{a,b}{{(?P<q>x)|y}}")
+    assert [name for name in ("ax", "bx", "by", "cx") if glob.matches(name)] == ["ax", "bx", "by"]
+    assert Glob(r"a{{\\1}}").matches(r"a\1"), "a backslash and a digit"
 
 
 @pytest.mark.parametrize("pattern", ["{{[[:alpha:]]}}", "{{a{99999999999}}}", "{{" + "(" * 3000 + ")" * 3000 + "}}"])

@@ -66,9 +66,11 @@ def test_several_lists() -> None:
 
 
 def test_what_is_no_list() -> None:
-    with pytest.raises(UsageError, match=r"list: .* without an end: is it a list of lines"):
+    with pytest.raises(UsageError, match=r"list: .* without a line.s end: is it a list with NULs"):
         names(b"x" * 200_000)
-    with pytest.raises(UsageError, match="--files-from0"):
+    with pytest.raises(UsageError, match=r"list: .* without a NUL: is it a list with lines"):
+        names(b"x" * 200_000, by_nul=True)
+    with pytest.raises(UsageError, match=r"list: a name holds a NUL: .*--files-from0"):
         names(b"a\0b\0")
 
 

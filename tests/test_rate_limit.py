@@ -203,6 +203,19 @@ def test_who_is_held_back_is_not_stalled(files: Callable[..., list[Path]]) -> No
         wire.close()
 
 
+def test_a_server_that_reads_no_more_is_stalled_all_the_same(files: Callable[..., list[Path]]) -> None:
+    """What is gathered can't leave: then it isn't the limit that is waited for."""
+    wire = Limited(RateLimit(RATE), files(3 * RATE))
+    for _ in range(200):
+        wire.step()
+    while not wire.client.fill(wire.now):
+        wire.now += 0.01
+    for later in (0.2, 1.0, 2.0, 3.0):
+        stalled = wire.client.plane.stalled(wire.now + later, 1.5)
+    assert len(stalled) == 1
+    wire.close()
+
+
 def test_a_limit_of_nothing() -> None:
     with pytest.raises(ValueError, match="less than an octet"):
         RateLimit(0)

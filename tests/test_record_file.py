@@ -206,6 +206,20 @@ def test_a_log_that_can_not_be_meant(tmp_path: Path, path: str, why: str) -> Non
     assert why in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--log", "--failures", "--journal"])
+@pytest.mark.parametrize("reader", ["-u", "--oauth2-bearer", "--cacert", "--files-from", "--filter-from"])
+def test_nothing_is_written_to_what_another_option_reads(tmp_path: Path, option: str, reader: str) -> None:
+    read = tmp_path / "read"
+    octets = {"-u": b"a:b", "--oauth2-bearer": b"token"}.get(reader, b"+ x")
+    read.write_bytes(octets)
+    given = f"@{read}" if reader in ("-u", "--oauth2-bearer") else str(read)
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder_of(tmp_path, [10]), server, option, str(read), reader, given)
+    assert result.exit_code == 2
+    assert "are one file: name two" in result.stderr
+    assert read.read_bytes() == octets
+
+
 def test_a_log_where_the_report_goes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [10])
     with HostileServer(lambda line: line.greet()) as server, (tmp_path / "out").open("w") as out:
