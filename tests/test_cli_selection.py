@@ -145,7 +145,13 @@ def test_a_list_that_ends_in_its_midst_costs_no_result(tree: Path, tmp_path: Pat
     reading, writing = os.pipe()
     with HostileServer(lambda line: line.greet()) as server, os.fdopen(reading, "rb") as stream:
         arguments = [sys.executable, "-m", "fastpost", "upload", str(tree), *server.options, "--log", str(log)]
-        process = subprocess.Popen([*arguments, "--files-from", "-"], stdin=stream, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*arguments, "--files-from", "-"],
+            stdin=stream,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         with os.fdopen(writing, "wb", buffering=0) as out:
             out.write(b"a.jpg\nb.txt\n")
             until(lambda: len(server.taken()) == 2)
