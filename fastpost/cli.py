@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastpost import __version__
-from fastpost.cli_network import networking
+from fastpost.cli_network import netrc_file, networking
 from fastpost.cli_network import settings as network_settings
 from fastpost.cli_process import Terminated, outcome, outlets, say, shown, traced
 from fastpost.cli_selection import Choice, choosing
-from fastpost.cli_types import FILES_READ, NumberOr
+from fastpost.cli_types import FILES_READ, NumberOr, check_apart, is_one_file
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, NothingMatched, UsageError
 
@@ -200,7 +199,10 @@ def _upload(
 
     if to is None and (unset := [name for name in _TARGETS if os.environ.get(name) == ""]):
         raise UsageError(f"{unset[0]} is set but empty: give it the URL to upload to, or unset it")
-    _check_written({"--failures": failures, "--log": log, "--journal": journal}, sources)
+    read = [*click.get_current_context().meta.get(FILES_READ, ())]
+    if network["netrc"]:
+        read.append(("--netrc", netrc_file()))
+    _check_written({"--failures": failures, "--log": log, "--journal": journal}, sources, read)
     if journal is not None:
         _check_journal(journal, to)
     if to is None and network["form"] is not None:
@@ -262,28 +264,16 @@ def _check_journal(journal: str, to: str | None) -> None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
 
 
-def _check_written(files: dict[str, str | None], sources: tuple[str, ...]) -> None:
+def _check_written(files: dict[str, str | None], sources: tuple[str, ...], read: list[tuple[str, str | int]]) -> None:
     """Raise UsageError when two options write to one file, one to what another reads, or one can't write to its own."""
     given = [(option, path) for option, path in files.items() if path is not None]
     for option, path in given:
         _check_file(option, path, sources)
         for name, stream in (("standard output", sys.__stdout__), ("standard error", sys.__stderr__)):
-            if stream is not None and os.path.isfile(path) and _is_one_file(path, stream.fileno()):
+            if stream is not None and os.path.isfile(path) and is_one_file(path, stream.fileno()):
                 raise UsageError(f"{option} {shown(path)} is where {name} goes too: name another file")
-    read = click.get_current_context().meta.get(FILES_READ, [])
-    for (option, path), (other, same) in (*itertools.combinations(given, 2), *itertools.product(given, read)):
-        if _is_one_file(path, same):
-            raise UsageError(f"{option} {shown(path)} and {other} {shown(same)} are one file: name two")
-
-
-def _is_one_file(path: str, other: str | int) -> bool:
-    """Do two options write to one file, by the same name, by a link, or by a name that is made only then?"""
-    if os.path.exists(path) and not os.path.isfile(path):
-        return False  # a terminal, a pipe or /dev/null takes both
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return isinstance(other, str) and os.path.realpath(path) == os.path.realpath(other)
+    for index, (option, path) in enumerate(given):
+        check_apart(option, path, [*given[index + 1 :], *read])
 
 
 def _check_file(option: str, path: str, sources: tuple[str, ...]) -> None:
@@ -374,6 +364,8 @@ def _embedded(settings: Any, err: Outlet | None) -> Iterator[Any]:
 
 def _begun(batches: Iterator[Batch], sources: tuple[str, ...], choice: Choice) -> Iterator[Batch]:
     """Return the walk with its first batch in hand: what is wrong with a SOURCE is told before anything starts."""
+    import itertools
+
     first = next(batches, None)
     if first is None:
         raise NothingMatched(f"nothing to upload: {choice.nothing_in(', '.join(map(shown, sources)))}")

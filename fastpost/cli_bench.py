@@ -11,7 +11,7 @@ import click
 from fastpost.cli_network import check_embedded
 from fastpost.cli_network import settings as network_settings
 from fastpost.cli_process import outlets, say, traced
-from fastpost.cli_types import Numbers, Seconds, Share
+from fastpost.cli_types import FILES_READ, Numbers, Seconds, Share, check_apart
 from fastpost.collector import spare_running
 from fastpost.errors import Exit, UsageError
 
@@ -372,6 +372,7 @@ def _check_files(paths: Mapping[str, str | None]) -> None:
             continue  # a terminal, a pipe, /dev/null take what several write
         if (other := found.setdefault(os.path.realpath(path), option)) != option:
             raise UsageError(f"{other} and {option} name the same file, {path}: give each one of its own")
+        check_apart(option, path, click.get_current_context().meta.get(FILES_READ, ()))
 
 
 def _check(

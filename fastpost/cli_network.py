@@ -16,9 +16,9 @@ from fastpost.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Options that say who the user is, besides -H: at most one of them can be meant.
 #: Options that say where a server is, and mean nothing for the embedded one.
 _ONLY_TO: Final = {"unix_socket": "--unix-socket", "connect_to": "--connect-to"}
+#: Options that say who the user is, besides -H: at most one of them can be meant.
 _IDENTITIES: Final = {"oauth2_bearer": "--oauth2-bearer", "user": "--user"}
 
 
@@ -79,6 +79,11 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(os.fsencode(f"{user}:{password}")).decode()
 
 
+def netrc_file() -> str:
+    """Return the file that --netrc reads."""
+    return os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+
+
 def _from_netrc(to: str) -> str:
     """Look the host up in ~/.netrc, or in the file that NETRC names."""
     import netrc
@@ -86,7 +91,7 @@ def _from_netrc(to: str) -> str:
     from fastpost.target import parse
 
     host = parse(to).host
-    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    file = netrc_file()
     try:
         found = netrc.netrc(file).authenticators(host)
     except netrc.NetrcParseError as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fastpost.cli_process import shown
 from fastpost.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     _FieldType = click.ParamType[tuple[str, str]]
     _TokenType = click.ParamType[str]
     _NumberType = click.ParamType[int | str]
@@ -24,7 +28,7 @@ else:
     _FieldType = _TokenType = _NumberType = _NumbersType = _SecondsType = click.ParamType
     _OctetsType = _LineType = _OrderType = _PairType = _DetourType = click.ParamType
 
-#: Where a context has the files that options read: (option, name) each.
+#: Where a context has the files that options read: (option, name) each; 0 is standard input.
 FILES_READ: Final = "fastpost.files_read"
 
 _FIELD: Final = r"(?s)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:(.*)"
@@ -138,8 +142,26 @@ def _first_line(
 
 def _note_read(file: Any, param: click.Parameter | None, ctx: click.Context | None) -> None:
     """Note that an option reads a file, for those that would write to it."""
-    if ctx is not None and param is not None and isinstance(file, str):
+    if ctx is not None and param is not None and isinstance(file, str | int):
         ctx.meta.setdefault(FILES_READ, []).append((param.opts[-1], file))
+
+
+def check_apart(option: str, path: str, others: Iterable[tuple[str, str | int]]) -> None:
+    """Raise UsageError when the file that an option writes to is one that another option reads or writes."""
+    for other, same in others:
+        if is_one_file(path, same):
+            named = "standard input" if same == 0 else shown(same)
+            raise UsageError(f"{option} {shown(path)} and {other} {named} are one file: name two")
+
+
+def is_one_file(path: str, other: str | int) -> bool:
+    """Are they one file, by the same name, by a link, or by a name that is made only then? An int is a descriptor."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False  # a terminal, a pipe or /dev/null takes both
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return isinstance(other, str) and os.path.realpath(path) == os.path.realpath(other)
 
 
 class Read(click.Path):
@@ -210,7 +232,7 @@ class Reading(click.File):
             opened = super().convert(value, param, ctx)
         except RuntimeError:
             self.fail("standard input is closed: name a file, or give the command an input", param, ctx)
-        _note_read(value, param, ctx)
+        _note_read(0 if value == "-" else value, param, ctx)
         return opened
 
 

@@ -4,7 +4,7 @@ r"""rclone's patterns for names: `*.jpg`, `/top/**`, `dir/`, `{a,b}`, `[a-z]`, `
 end of a name, behind a slash or as a whole. One that ends with a slash means all that is in folders of that name. `\`
 takes the next character as it is.
 
-However many stars there are, a name is matched in time that grows with its length (squared, behind `**`): what a star
+However many stars there are, a name is matched in time that grows with its length (squared, with `**`): what a star
 skipped is never looked at again. Names are whatever others have called their files.
 """
 
@@ -21,6 +21,17 @@ from fastpost.errors import UsageError
 _ALL_BELOW: Final = "**"
 #: Ways to choose among all the alternatives of one pattern.
 _MOST_VARIANTS: Final = 1000
+
+
+_NAMES_OF_CLASSES: Final = "classes with a name such as [:alpha:] aren't known here: write a-zA-Z"
+#: What means something else in an expression for Python than for Go, or nothing for one of them.
+_NOT_AS_IN_GO: Final = {
+    r"\[:\^?[a-z]+:\]": _NAMES_OF_CLASSES,
+    r"\A\(\?[A-Za-z]+\)": "of flags only i, m and s are known, at the beginning, as in {{(?i)…}}",
+    r"\(\?[A-Za-z]*i[A-Za-z]*:": "flags stand at the beginning, as in {{(?i)…}}",
+    r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?P=|\(\?\(": "what a group has matched can't be asked for again (\\1)",
+    r"\{,[0-9]+\}": "write {0,3} for {,3}",
+}
 
 
 class _Token(NamedTuple):
@@ -83,9 +94,10 @@ class _Variant:
     """
 
     def __init__(self, tokens: list[_Token], anchored: bool, pattern: str) -> None:
-        self.regex = ("" if anchored else "(?:.*/)?") + _linear(tokens)
+        self.regex = _linear(tokens) if anchored else _anywhere(tokens)
         self.whole = _compiled(self.regex, pattern)
-        self.goes_on = bool(tokens) and tokens[-1] is _STARS
+        #: An expression of the user's may look at what follows.
+        self.goes_on = tokens[-1:] == [_STARS] and all(token.kind != _OWN for token in tokens)
         self._anchored = anchored
         #: The folders on the way to what it can match, as far as they are known one by one.
         self._folders = []
@@ -126,6 +138,17 @@ def _linear(tokens: list[_Token]) -> str:
         last = index == len(others) - 1
         regex += f".*{_within(part, last=True)}" if last else f"(?>.*?{_within(part, last=False)})"
     return regex
+
+
+def _anywhere(tokens: list[_Token]) -> str:
+    """The same from any slash on, or from the beginning."""
+    if tokens[:1] == [_STARS]:
+        return _linear(tokens)
+    first, *others = _split(tokens, _STARS)
+    if not others or any(token.kind == _OWN for token in first):
+        return "(?:.*/)?" + _linear(tokens)
+    # Of all places where the first part could be, again the first one is as good as any.
+    return f"(?>(?:.*?/)??{_within(first, last=False)}){_linear([_STARS, *tokens[len(first) + 1 :]])}"
 
 
 def _within(tokens: list[_Token], *, last: bool) -> str:
@@ -211,7 +234,8 @@ class _Parser:
         found = re.match(r"((?:\\.|[^\]\\])+)\]", self._rest[negated:], re.DOTALL)
         if found is None:
             raise self._mistake("a '[' without ']', or nothing between them")
-        self._refuse_names_of_classes(found[1])
+        if "[:" in found[1]:
+            raise self._mistake(_NAMES_OF_CLASSES)
         self._rest = self._rest[negated + found.end() :]
         held = re.sub(r"\\(.)", lambda one: re.escape(one[1]), found[1], flags=re.DOTALL)
         return _Token(_ONE, f"(?!/)[{'^' * negated}{held}]")
@@ -240,21 +264,18 @@ class _Parser:
         if found is None:
             raise self._mistake("a '{{' without '}}'")
         flags, regex = found[1] or "", found[2]
-        self._refuse_names_of_classes(regex)
-        if re.match(r"\(\?[A-Za-z]+\)", regex):
-            raise self._mistake("of flags only i, m and s are known, as in {{(?i)…}}")
-        if re.search(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?P=", regex):
-            raise self._mistake("what a group has matched can't be asked for again (\\1), as in Go")
+        for other, why in _NOT_AS_IN_GO.items():
+            if re.search(other, regex):
+                raise self._mistake(why)
+        if "i" in flags and not regex.isascii():
+            raise self._mistake("(?i) knows ASCII letters only: write [Öö] for others")
         try:
             _engine(regex)
         except (re.error, OverflowError, RecursionError) as error:
             raise self._mistake(str(error)) from None
         self._rest = self._rest[found.end() :]
-        return _Token(_OWN, f"(?a{flags}:{regex})")
-
-    def _refuse_names_of_classes(self, text: str) -> None:
-        if "[:" in text:
-            raise self._mistake("classes with a name such as [:alpha:] aren't known here: write a-zA-Z")
+        dots = "" if "s" in flags else "-s"
+        return _Token(_OWN, f"(?a{flags}{dots}:{regex})")
 
     def _mistake(self, what: str) -> UsageError:
         return _mistake(self._pattern, what)

@@ -284,7 +284,8 @@ class _Found:
     def _look_at(self, path: bytes, take: Callable[[bytes, bytes], None]) -> None:
         name = path[self._cut :]
         if len(path) >= _PATH_MAX:
-            if self._is_taken(name):
+            # No walk finds one that is twice as long, and to ask a pattern takes the square of the length.
+            if len(path) > 2 * _PATH_MAX or self._is_taken(name):
                 self._reject(name, path, FileUnreadable(_TOO_DEEP))
             return
         try:
@@ -475,14 +476,17 @@ class _Listed(_Found):
 
         Costs a stat for each new folder: lists come folder by folder, and those that were found to be plain are kept.
         """
-        end = path.rfind(b"/", start)
-        if end < 0 or (folder := path[:end]) in self._plain_folders:
+        if path[: path.rfind(b"/")] in self._plain_folders:
             return False
-        if self._is_behind_link(folder, start) or stat.S_ISLNK(os.lstat(folder).st_mode):
-            return True
-        if len(self._plain_folders) >= _FOLDERS_KEPT:
-            self._plain_folders.clear()
-        self._plain_folders.add(folder)
+        while (end := path.find(b"/", start)) >= 0:
+            folder, start = path[:end], end + 1
+            if folder in self._plain_folders:
+                continue
+            if stat.S_ISLNK(os.lstat(folder).st_mode):
+                return True
+            if len(self._plain_folders) >= _FOLDERS_KEPT:
+                self._plain_folders.clear()
+            self._plain_folders.add(folder)
         return False
 
 

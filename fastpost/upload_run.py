@@ -119,9 +119,11 @@ class UploadRun:
                 batches = self._journal.gate(self._journal.remaining(batches))
             if self._progress is not None:
                 batches = self._sized(batches, self._progress)
-            uvloop.run(self._run(batches))
-            self._write_log((one, None) for one in self._awaited)
-            self._awaited.clear()
+            try:
+                uvloop.run(self._run(batches))
+            finally:
+                self._write_log((one, None) for one in self._awaited)
+                self._awaited.clear()
         self._report()
         return self._exit_code()
 

@@ -126,6 +126,16 @@ def test_names_in_a_list_that_can_not_be_sent(tree: Path) -> None:
         assert any(line.startswith(f"fastpost: {name}: ") and why in line for line in result.stderr.splitlines()), name
 
 
+def test_a_name_with_a_thousand_folders(tree: Path) -> None:
+    with HostileServer(lambda line: line.greet()) as server:
+        given = b"a/" * 1200 + b"f\n" + b"b/" * 30_000 + b"f\na.jpg\n"
+        result = run(tree, *server.options, "-v", "--files-from", "-", "--exclude", "**x**y*z", given=given)
+    assert result.exit_code == 1
+    assert list(server.taken()) == ["a.jpg"]
+    assert "there is no such file" in result.stderr
+    assert "longer than the 4095 octets" in result.stderr
+
+
 def test_names_behind_links_where_links_are_followed(tree: Path) -> None:
     (tree / "linked").symlink_to("photos")
     assert sent(tree, "--files-from", "-", "--follow-symlinks", given=b"linked/c.jpg\n") == ["linked/c.jpg"]

@@ -177,6 +177,8 @@ def test_it_is_what_trying_everything_finds(pattern: str, anchored: bool, name: 
         ("*?*?*?*?*?*?*?*?*x", "y" * 255),
         ("**a**a**a**a**a**x", "a" * 4000),
         ("*-*-*-*-*-*-*-*{{\\.jpe?g}}", "-" * 250),
+        ("**a**b*c", "a/" * 1000 + "b" * 1000),
+        ("a/**b*c", "a/" * 1000 + "b" * 2000),
         ("*-*-*-*-*-*-*{{x?}}*-*-*-*-*-*-*y", "-" * 60),
     ],
 )
@@ -192,12 +194,29 @@ def test_no_name_keeps_a_pattern_busy(pattern: str, name: str) -> None:
         (r"{a,b}{{(x)\1}}", "asked for again"),
         ("{{(?P<q>x)(?P=q)}}", "asked for again"),
         ("{{(?x) a }}", "only i, m and s"),
+        ("{{a(?i:b)}}", "at the beginning"),
+        ("{{(?i)ä}}", "ASCII letters only"),
+        ("{{(a)?(?(1)c|d)}}", "asked for again"),
+        ("{{a{,3}}}", "write {0,3}"),
         ("[z-a]", "bad character range z-a$"),
     ],
 )
 def test_what_only_pythons_engine_knows(pattern: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         Glob(pattern)
+
+
+def test_what_looks_ahead_prunes_nothing() -> None:
+    glob = Glob("/cache/{{(?!keep)}}**")
+    assert not glob.matches("cache/keep")
+    assert glob.matches("cache/drop")
+    assert not glob.matches_all_below("cache")
+
+
+def test_a_dot_takes_no_newline_unless_asked_to() -> None:
+    assert not Glob("{{a.b}}").matches("a\nb")
+    assert Glob("{{(?s)a.b}}").matches("a\nb")
+    assert Glob("{{[:;]x}}").matches(":x")
 
 
 def test_groups_are_each_variants_own() -> None:

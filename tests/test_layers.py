@@ -130,8 +130,8 @@ ARROWS = {
     "bench_processes": "bench_worker forks measurement load tally errors",
     "bench_run": "bench_report bench_text bench_files bench_view bench_processes thresholds measurement timeline "
     "signals outlet _meter _table errors",
-    "cli_types": "sizes target errors",
     "cli_process": "outlet report errors",
+    "cli_types": "cli_process sizes target errors",
     "cli_network": "cli_types target errors",
     "cli_selection": "cli_types selection sources name_lists ordering errors",
     "cli_bench": "cli_types cli_process cli_network "

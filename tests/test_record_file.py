@@ -220,6 +220,40 @@ def test_nothing_is_written_to_what_another_option_reads(tmp_path: Path, option:
     assert read.read_bytes() == octets
 
 
+def test_nothing_is_written_to_what_is_standard_input(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("000\n")
+    arguments = ["upload", str(folder_of(tmp_path, [10])), "--to", "http://127.0.0.1:1/", "--files-from", "-"]
+    with names.open("rb") as stdin:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastpost", *arguments, "--log", str(names)],
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "and --files-from standard input are one file" in done.stderr
+    assert names.read_text() == "000\n"
+
+
+def test_nothing_is_written_to_a_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with HostileServer(lambda line: line.greet()) as server:
+        result = run(folder_of(tmp_path, [10]), server, "--netrc", "--log", str(tmp_path / "netrc"))
+    assert result.exit_code == 2
+    assert "--netrc" in result.stderr
+
+
+def test_a_benchmark_writes_to_nothing_that_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("certificate")
+    arguments = ["bench", "http://127.0.0.1:1/", "--count", "1", "--cacert", str(tmp_path / "ca")]
+    result = CliRunner().invoke(cli.main, [*arguments, "--csv", str(tmp_path / "ca")])
+    assert result.exit_code == 2
+    assert "are one file" in result.stderr
+    assert (tmp_path / "ca").read_text() == "certificate"
+
+
 def test_a_log_where_the_report_goes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [10])
     with HostileServer(lambda line: line.greet()) as server, (tmp_path / "out").open("w") as out:
