@@ -18,6 +18,7 @@ cdef enum:
     _TURNS_AHEAD = 4
     _FILES_AHEAD = 4
 
+
 cdef class SendSide(OpenStreams):
     """What leaves by one connection."""
 

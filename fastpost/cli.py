@@ -203,14 +203,7 @@ def _upload(
     if network["netrc"]:
         read.append(("--netrc", netrc_file()))
     _check_written({"--failures": failures, "--log": log, "--journal": journal}, sources, read)
-    if journal is not None:
-        _check_journal(journal, to)
-    if to is None and network["form"] is not None:
-        raise UsageError("--form needs --to: the embedded server takes files as they are")
-    if verify and network["form"] is not None:
-        raise UsageError("--verify compares a file with what the server got, which with --form is more than the file")
-    if processes > 1 and network["limit_rate"] is not None:
-        raise UsageError("--limit-rate is kept by one process, which reaches any rate: leave out --processes")
+    _check_together(to, journal, verify, processes, network)
     out, err = outlets()
     settings = Settings(
         to="http://127.0.0.1/" if to is None else to,
@@ -259,9 +252,16 @@ def _upload(
         return run.execute(batches)
 
 
-def _check_journal(journal: str, to: str | None) -> None:
-    if to is None:
+def _check_together(to: str | None, journal: str | None, verify: bool, processes: int, network: dict[str, Any]) -> None:
+    """Refuse options that don't go together."""
+    if to is None and journal is not None:
         raise UsageError("--journal needs --to: the embedded server keeps nothing that a later run could build upon")
+    if to is None and network["form"] is not None:
+        raise UsageError("--form needs --to: the embedded server takes files as they are")
+    if verify and network["form"] is not None:
+        raise UsageError("--verify compares a file with what the server got, which with --form is more than the file")
+    if processes > 1 and network["limit_rate"] is not None:
+        raise UsageError("--limit-rate is kept by one process, which reaches any rate: leave out --processes")
 
 
 def _check_written(files: dict[str, str | None], sources: tuple[str, ...], read: list[tuple[str, str | int]]) -> None:

@@ -49,7 +49,7 @@ class Choice(NamedTuple):
 
     def batches(self, sources: tuple[str, ...], *, sizes: bool) -> Iterator[Batch]:
         """Find the files; `sizes` has them looked up. Raises UsageError."""
-        from fastpost.sources import listed, walk
+        from fastpost.sources import walk
 
         self.check()
         selection = self._selection()
@@ -59,6 +59,7 @@ class Choice(NamedTuple):
         elif len(sources) > 1:
             raise UsageError("--files-from names files of one folder: give a single SOURCE with it")
         else:
+            from fastpost.listed import listed
             from fastpost.name_lists import NameList, names_in
 
             lists = [NameList(stream, False, _place(stream)) for stream in self.files_from]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import errno
 import os
 import stat
@@ -27,8 +28,6 @@ Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 #: Longest path that one system call takes, octets, with its closing NUL.
 _PATH_MAX = 4096
-#: Of a list: so many folders are known to be no links.
-_FOLDERS_KEPT = 4096
 #: A batch goes out after so many folders even when it isn't full: a sparse tree on a slow disk starts soon.
 _FOLDERS_PER_BATCH = 64
 #: The same after so many steps of a walk that leaves files out.
@@ -37,7 +36,8 @@ _STEPS_PER_BATCH = 4
 #: Nanoseconds of the whole seconds whose nanoseconds 64 bits can count.
 _DATED = 9_223_372_036 * 10**9
 
-_DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+#: What a stat says of a name behind which nothing is.
+DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 def mtime_ns(status: os.stat_result) -> int:
@@ -166,33 +166,8 @@ def walk(
         raise UsageError("sources is a list of files and folders: write [source] for a single one")
     if batch < 1:
         raise UsageError("batch must be at least 1")
-    roots = [_look_up(source) for source in sources]
+    roots = [look_up(source) for source in sources]
     return _Walk(follow_symlinks, batch, sizes, selection).run(roots)
-
-
-def listed(
-    folder: Source,
-    names: Iterable[list[bytes]],
-    *,
-    follow_symlinks: bool = False,
-    selection: Selection | None = None,
-) -> Iterator[Batch]:
-    """Take files of a folder by their names, without a walk: a batch for each of the lists, as soon as it comes.
-
-    Sizes are known then. Memory grows with the names, by their length and some 100 octets each.
-
-    Args:
-        folder: the SOURCE that holds them.
-        names: relative to it. What isn't there, or is a folder, is rejected; one that comes again is passed over. When
-            they raise UsageError in their midst, that is rejected too.
-        follow_symlinks: as for `walk`.
-        selection: as for `walk`.
-    Raises UsageError at the call when the SOURCE is no folder.
-    """
-    root = _look_up(folder)
-    if isinstance(root.found, FileFailed) or not stat.S_ISDIR(root.found.st_mode):
-        raise UsageError(f"{printable(root.path)} is no folder: the names in a list are those of files in one")
-    return _Listed(follow_symlinks, selection).run(root.path, names)
 
 
 def printable(name: bytes) -> str:
@@ -203,7 +178,9 @@ def printable(name: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-class _Root(typing.NamedTuple):
+class Root(typing.NamedTuple):
+    """A SOURCE, and what a stat has shown of it: or why it could not be looked at."""
+
     path: bytes
     found: os.stat_result | FileFailed
 
@@ -220,16 +197,16 @@ class _Folder(typing.NamedTuple):
     ancestor: _Ancestor
 
 
-def _look_up(source: Source) -> _Root:
+def look_up(source: Source) -> Root:
     """Stat a SOURCE. What isn't there is a mistake; what may not be looked at fails alone, later."""
     try:
         path = os.fsencode(source)
-        return _Root(path, os.stat(path))
+        return Root(path, os.stat(path))
     except ValueError:
         raise UsageError(f"{source!r} can't be the name of a file: it holds a NUL or text that has no octets") from None
     except OSError as error:
-        if error.errno not in _DANGLING:
-            return _Root(path, file_failure(error.errno or 0))
+        if error.errno not in DANGLING:
+            return Root(path, file_failure(error.errno or 0))
         raise UsageError(_absence(path)) from None
 
 
@@ -256,7 +233,7 @@ def _destination(link: bytes) -> str:
         return "something that doesn't exist"
 
 
-class _Found:
+class Found(abc.ABC):
     """What was found, on its way into a batch.
 
     Attributes:
@@ -301,7 +278,7 @@ class _Found:
         except OSError as error:
             if not self._is_taken(name):
                 return
-            if error.errno in _DANGLING:
+            if error.errno in DANGLING:
                 message = f"a symbolic link to {_destination(path)}: remove or correct the link"
                 self._reject(name, path, NotRegularFile(message))
                 return
@@ -325,14 +302,15 @@ class _Found:
         elif self._is_taken(name):
             self._reject(name, path, NotRegularFile(_ODDITIES.get(kind, _ODD)))
 
+    @abc.abstractmethod
     def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
-        raise NotImplementedError
+        """Take a folder that was met on the way."""
 
     def _reject(self, name: bytes, file: bytes, error: FastpostError) -> None:
         self._batch.rejected.append(Rejected(name, file, error))
 
 
-class _Walk(_Found):
+class _Walk(Found):
     """The state of one walk: folders still to read and the batch being filled."""
 
     def __init__(self, follow_symlinks: bool, limit: int, sizes: bool, selection: Selection | None) -> None:
@@ -348,7 +326,7 @@ class _Walk(_Found):
         self._pending: list[_Folder] = []
         self._ancestor: _Ancestor | None = None
 
-    def run(self, roots: list[_Root]) -> Iterator[Batch]:
+    def run(self, roots: list[Root]) -> Iterator[Batch]:
         try:
             for path, found in roots:
                 self._cut = len(path) + (not path.endswith(b"/"))
@@ -419,77 +397,6 @@ class _Walk(_Found):
             self._pending.append(_Folder(path, _Ancestor(identity, self._ancestor)))
 
 
-class _Listed(_Found):
-    """Files that are named one by one."""
-
-    def __init__(self, follow_symlinks: bool, selection: Selection | None) -> None:
-        super().__init__(follow_symlinks, selection)
-        self._plain_folders: set[bytes] = set()
-
-    def run(self, folder: bytes, names: Iterable[list[bytes]]) -> Iterator[Batch]:
-        start = folder if folder.endswith(b"/") else folder + b"/"
-        self._cut = len(start)
-        seen: set[bytes] = set()
-        try:
-            for some in names:
-                for name in some:
-                    if name not in seen:
-                        seen.add(name)
-                        self._look_at(start + name, self._take_named)
-                if len(self._batch) or self._batch.skipped:
-                    yield self._next_batch()
-        except UsageError as error:
-            if not seen:
-                raise  # no list at all: nothing has begun
-            self._reject(_REST, folder, FileUnreadable(f"{error}; what it names from there on is not known"))
-            yield self._next_batch()
-
-    def _take_named(self, path: bytes, name: bytes) -> None:
-        if not self._is_taken(name):
-            return
-        if b".." in name.split(b"/"):
-            self._reject(name, path, FileUnreadable(_LEADS_OUT))
-            return
-        try:
-            behind_link = not self._follow and self._is_behind_link(path, len(path) - len(name))
-            found = os.lstat(path)
-        except OSError as error:
-            if error.errno not in _DANGLING:
-                raise
-            self._reject(name, path, FileVanished(_NOT_THERE))
-            return
-        if behind_link:
-            self._reject(name, path, NotRegularFile(_BEHIND_LINK))
-            return
-        if stat.S_ISLNK(found.st_mode):
-            self._take_link(path, name)
-        elif stat.S_ISREG(found.st_mode):
-            self._add(Upload(path, name, found.st_size, None, self._follow))
-        else:
-            self._take(path, name, found)
-
-    def _take_folder(self, path: bytes, name: bytes, found: os.stat_result) -> None:
-        self._reject(name, path, NotRegularFile(_FOLDER))
-
-    def _is_behind_link(self, path: bytes, start: int) -> bool:
-        """Is a folder on the way to it, behind `start`, a symbolic link? Raises OSError.
-
-        Costs a stat for each new folder: lists come folder by folder, and those that were found to be plain are kept.
-        """
-        if path[: path.rfind(b"/")] in self._plain_folders:
-            return False
-        while (end := path.find(b"/", start)) >= 0:
-            folder, start = path[:end], end + 1
-            if folder in self._plain_folders:
-                continue
-            if stat.S_ISLNK(os.lstat(folder).st_mode):
-                return True
-            if len(self._plain_folders) >= _FOLDERS_KEPT:
-                self._plain_folders.clear()
-            self._plain_folders.add(folder)
-        return False
-
-
 _ODD = "not a regular file, and only those can be uploaded: leave it out"
 _ODDITIES = {
     stat.S_IFIFO: "a named pipe (FIFO), which has no end to upload: save what it delivers to a file and upload that",
@@ -497,11 +404,6 @@ _ODDITIES = {
     stat.S_IFCHR: "a character device, not a regular file: save what it delivers to a file and upload that",
     stat.S_IFBLK: "a block device, not a regular file: save an image of it to a file and upload that",
 }
-_REST = b"(the rest of the list)"
-_FOLDER = "a folder, of which a list names the files: find … -type f tells them, or give it as SOURCE without a list"
-_BEHIND_LINK = "behind a symbolic link to a folder, which may lead out of SOURCE: follow it with --follow-symlinks"
-_LEADS_OUT = "its name holds '..', and may lead out of SOURCE: name it from there on, without"
-_NOT_THERE = "there is no such file; names in a list are relative to SOURCE (find … -printf '%P\\n' tells them so)"
 _LOOP = "a folder that holds itself, by way of a symbolic link: remove the link or leave out --follow-symlinks"
 _TOO_DEEP = (
     f"its path is longer than the {_PATH_MAX - 1} octets that the system can open: "

@@ -328,8 +328,8 @@ def _read_authority(authority: str, scheme: str, shown: str) -> tuple[str, int]:
     """Return host and port. A port that isn't one may be part of a password, so it is not repeated."""
     if "@" in authority:
         raise UsageError(
-            f"the URL {shown} holds a user name or password: leave them out and send them as a header, "
-            "-H 'Authorization: …'; in a URL they end up in logs"
+            f"the URL {shown} holds a user name or password: leave them out and give them by -u @FILE; "
+            "in a URL they end up in logs"
         )
     if "{" in authority or "}" in authority:
         raise UsageError(f"the URL {shown} has a placeholder in its host: placeholders stand in path and query only")

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hostile import HostileServer
 
 from fastpost import cli
-from fastpost.sources import listed
+from fastpost.listed import listed
 
 TREE = {
     "a.jpg": 10,

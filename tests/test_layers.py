@@ -63,6 +63,7 @@ ARROWS = {
     "globs": "errors",
     "selection": "globs _listing errors",
     "sources": "selection _listing _payload errors config",
+    "listed": "_listing selection sources errors",
     "name_lists": "errors",
     "ordering": "_listing sources",
     "retry": "errors config",
@@ -133,7 +134,7 @@ ARROWS = {
     "cli_process": "outlet report errors",
     "cli_types": "cli_process sizes target errors",
     "cli_network": "cli_types target errors",
-    "cli_selection": "cli_types selection sources name_lists ordering errors",
+    "cli_selection": "cli_types selection sources listed name_lists ordering errors",
     "cli_bench": "cli_types cli_process cli_network "
     "collector open_files bench_run bench_files compare compare_text compare_page probe "
     "probe_text report thresholds measurement load sizes _payload ingest outlet config errors",

@@ -330,7 +330,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("to", ["https://ann:secret@h/", "http://ann@h/", "https://@h/"])
     def test_userinfo_has_a_cure(self, to: str) -> None:
-        assert "-H 'Authorization" in refusal(to)
+        assert "give them by -u @FILE" in refusal(to)
 
     @pytest.mark.parametrize(
         ("query", "shown"),
