@@ -1,15 +1,16 @@
 """What `--processes 2` brings beside one process: small files, medium and large ones, and over TLS.
 
-    python -m bench.processes [--rounds 5] [--servers nghttpd h2corn nginx discard]
+    python -m bench.processes [--rounds 5] [--servers nghttpd h2corn nginx discard] [--connections 2 auto]
 
-Both have two connections and 50 uploads in flight, and run in turn after a warm-up; whole processes are measured from
-outside. Exits with 1 when two processes lose anywhere, or gain nothing on large files over TLS where the server leaves
-a core free: discard does, as one on another machine would; one that decrypts needs as much of it as the client.
+Both have as many connections and 50 uploads in flight, and run in turn after a warm-up; whole processes are measured
+from outside. Exits with 1 when two processes lose anywhere, or gain nothing on large files over TLS where the server
+leaves a core free: discard does, as one on another machine would; one that decrypts needs as much of it as the client.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,14 +33,17 @@ _SETS: Final = {
 }
 #: Servers that are for some of them only.
 _ONLY: Final = {"discard": ["256 MiB, TLS"]}
-_OPTIONS: Final = {1: ("--connections", "2"), 2: ("--connections", "2", "--processes", "2")}
 
 
 class Row(NamedTuple):
-    """One server with one set: the runs by number of processes, and the server's cores while one process sent."""
+    """One server with one set and as many connections: the runs by number of processes, and the server's cores.
+
+    The latter while one process sent.
+    """
 
     server: str
     files: str
+    connections: str
     runs: dict[int, list[Run]]
     cores: float
 
@@ -59,7 +63,7 @@ class Row(NamedTuple):
         return "does not lose"
 
 
-def measure(name: str, label: str, rounds: int, data: Path) -> Row:
+def measure(name: str, label: str, connections: str, rounds: int, data: Path) -> Row:
     """Run both in turn. Raises RunFailed, Absent."""
     wanted, tls = _SETS[label]
     folder = sets.ensure(wanted, data)
@@ -67,20 +71,21 @@ def measure(name: str, label: str, rounds: int, data: Path) -> Row:
     used = 0.0
     with servers.start(name, tls=tls) as server:
         for number in range(-1, rounds):
-            for count, options in _OPTIONS.items():
+            for count in runs:
+                options = ("--connections", connections, "--processes", str(count))
                 contender = clients.fastpost(folder, server, *options)
                 warm(contender, folder)
                 before = server.cpu()
                 done = run(contender)
                 outcome = done.outcome._replace(connections=None)
                 check(contender, outcome, wanted.count, wanted.octets)
-                note(f"{name}, {label}: {count} of {rounds} {done.wall:.2f} s", done)
+                note(f"{name}, {label}, {connections}: {count} of {rounds} {done.wall:.2f} s", done)
                 if server.store:
                     compare._empty(server.store)
                 if number >= 0:
                     runs[count].append(done)
                     used += server.cpu() - before if count == 1 else 0.0
-    return Row(name, label, runs, used / sum(each.wall for each in runs[1]))
+    return Row(name, label, connections, runs, used / sum(each.wall for each in runs[1]))
 
 
 def main() -> int:
@@ -88,21 +93,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what several processes bring.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--servers", nargs="+", default=["nghttpd", "h2corn", "discard"])
+    parser.add_argument("--connections", nargs="+", default=["2", "auto"])
     parser.add_argument("--data", type=Path, default=sets.default_cache(), help="folder of the files (%(default)s)")
     options = parser.parse_args()
     try:
-        chosen = [(name, label) for name in options.servers for label in _ONLY.get(name, _SETS)]
-        rows = [measure(name, label, options.rounds, options.data) for name, label in chosen]
+        chosen = itertools.product(options.servers, options.connections, _SETS)
+        rows = [
+            measure(name, label, connections, options.rounds, options.data)
+            for name, connections, label in chosen
+            if label in _ONLY.get(name, _SETS)
+        ]
     except (servers.Absent, RunFailed) as error:
         print(f"processes: {error}", file=sys.stderr)
         return 1
-    print("| server | files | 1 process: wall s | CPU s | 2 processes: wall s | CPU s | wall 2 ÷ 1 | server cores | |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|---|")
+    figured = "1 process: wall s | CPU s | 2 processes: wall s | CPU s | wall 2 ÷ 1 | server cores"
+    print(f"| server | files | connections | {figured} | |")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|---|")
     for row in rows:
         figures = [[getattr(each, what) for each in row.runs[count]] for count in (1, 2) for what in ("wall", "cpu")]
         cells = [f"{spread(values):.2f}" for values in figures]
         print(
-            f"| {row.server} | {row.files} | {' | '.join(cells)} | {row.ratio:.2f} | {row.cores:.2f} | {row.verdict} |"
+            f"| {row.server} | {row.files} | {row.connections} | {' | '.join(cells)} | {row.ratio:.2f} | "
+            f"{row.cores:.2f} | {row.verdict} |"
         )
     return 1 if any("**" in row.verdict for row in rows) else 0
 

@@ -43,8 +43,8 @@ class Settings:
     #: Most connections of "auto".
     most_connections: int = 8
     schedule: Schedule = "fair"
-    #: Wait awake, some 30 microseconds, for a server nearby that grants small windows. Not where other processes need
-    #: the cores, nor where busy cores are what is measured.
+    #: Wait awake, some 30 microseconds, for a server nearby that grants small windows. Not beside another process of
+    #: the run, nor where busy cores are what is measured.
     busy_poll: bool = True
     #: Nap, half a millisecond at most, while a server with many uploads before it answers one by one. Not where the
     #: time of each answer is what is measured.

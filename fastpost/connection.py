@@ -108,6 +108,8 @@ class Connection:
         self._socket: socket.socket | None = None
         self._fd = -1
         self._patience = Patience()
+        #: Wait awake, where that pays (`Settings.busy_poll`). Not while other processes need the cores.
+        self.busy_poll = settings.busy_poll
         self._settled: asyncio.Future[None] | None = None
         self._writing = False
         self._tick_scheduled = False
@@ -329,7 +331,7 @@ class Connection:
             return False
         plane = self.session.plane
         if plane.awaits_credit:
-            return self._settings.busy_poll and not self._wire.gave_up and self._patience.watch(self._fd)
+            return self.busy_poll and not self._wire.gave_up and self._patience.watch(self._fd)
         return self._settings.naps and self._patience.nap(plane.awaits_answers, plane.responses, now)
 
     def _writable(self) -> None:
@@ -410,7 +412,7 @@ class Connection:
     @property
     def _works_alone(self) -> bool:
         """No other connection has to wait meanwhile, and all that arrives is for those who know of this one."""
-        return self._settings.busy_poll and self._opened and not self._writing and _live_sockets == 1
+        return self.busy_poll and self._opened and not self._writing and _live_sockets == 1
 
     def _flush(self, now: float) -> None:
         """Fill and send until the socket is full, there is nothing to send, or the loop should get its turn."""

@@ -80,6 +80,7 @@ class Pool:
         self._tally = tally
         self._budget = budget
         self._rate_limit = rate_limit
+        self._busy_poll = settings.busy_poll
         self._on_finished = on_finished
         self._on_ready = on_ready
         self._on_unreachable = on_unreachable
@@ -264,6 +265,7 @@ class Pool:
         self._ever_connected = True
         self._told.clear()
         self._tally.connections += 1
+        connection.busy_poll = self._busy_poll
         self.connections.append(connection)
 
     async def _wait_for_answers(self) -> None:
@@ -356,6 +358,12 @@ class Pool:
         self._retire([plane for plane in planes if not plane.draining], self._wanted())
         streams = sum(plane.open_streams for plane in planes)
         return streams <= concurrency and len(planes) + self._coming <= connections
+
+    def allow_busy_poll(self, allowed: bool) -> None:
+        """Have connections wait awake from now on, if the settings want that, or no longer."""
+        self._busy_poll = allowed and self._settings.busy_poll
+        for connection in self.connections:
+            connection.busy_poll = self._busy_poll
 
     @property
     def expected(self) -> int:

@@ -25,7 +25,6 @@ from fastpost.portions import Portions
 from fastpost.sources import Batch, Rejected
 from fastpost.tally import Tally
 from fastpost.uploader import Uploader
-from fastpost.worker import Message, Orders
 from fastpost.workers import Worker
 
 if TYPE_CHECKING:
@@ -35,9 +34,11 @@ if TYPE_CHECKING:
     from fastpost.errors import FastpostError
     from fastpost.run import OnRejected, OnResults
     from fastpost.sources import Upload
+    from fastpost.worker import Message
 
-#: Seconds between looks at what was done and at the cores.
+#: Seconds between looks at what was done and at the cores; and as long as nobody may be begun yet, whatever is seen.
 _LOOK: Final = 0.1
+_LOOK_EARLY: Final = 0.25
 #: Seconds that a run has lasted before a process is begun for files that are not set aside: to start one costs a tenth
 #: of a second, a twentieth of that. How long the run will last nobody knows; what lasted so long will for some time.
 _LASTS: Final = 2.0
@@ -63,10 +64,10 @@ class Processes:
         self.target = targets.of(settings)
         self.tally = Tally(settings.concurrency)
         self.stopping = False
-        # The cores are for all of them.
-        self._settings = dataclasses.replace(settings, busy_poll=False)
-        self._shares = _shares(self._settings, count)[1:]
-        self._uploader = Uploader(self._settings)
+        self._settings = settings
+        # The cores are for all of them; the first one may wait awake as long as it has them for itself.
+        self._shares = _shares(dataclasses.replace(settings, busy_poll=False), count)[1:]
+        self._uploader = Uploader(settings)
         self._workers: list[Worker] = []
         self._run: _Run | None = None
 
@@ -78,7 +79,7 @@ class Processes:
             tells_results: `on_results` of the run will be called.
             grace: seconds that uploads have to finish after the first `stop`.
         """
-        self._workers = [Worker(Orders(share, tells_results, grace)) for share in self._shares]
+        self._workers = [Worker(share, tells_results, grace) for share in self._shares]
         try:
             yield
         finally:
@@ -103,6 +104,7 @@ class Processes:
 
         Returns whether they are free already: uploads that are under way end as they do.
         """
+        self._uploader.allow_busy_poll(not others)
         concurrency = self._settings.concurrency - sum(share.concurrency for share in self._shares[:others])
         return self._uploader.limit(concurrency, self._connections_beside(others))
 
@@ -307,11 +309,13 @@ class _Run:
         """Now and then: count, and see how many processes are worth having."""
         portions = self._portions
         loop = ThisThread()
+        pause = _LOOK
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(pause)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
             lasts = portions.sets_aside or time.monotonic() - self._tally.started >= _LASTS
+            pause = _LOOK if lasts else _LOOK_EARLY
             worth = portions.worth(self._cores.idle(), loop.busy())
             wanted = max(self._wanted, worth) if lasts else portions.welcome
             if portions.is_handed_out:

@@ -191,6 +191,10 @@ class Run:
         self._connections_changed()
         return within
 
+    def allow_busy_poll(self, allowed: bool) -> None:
+        """Have connections wait awake from now on, if the settings want that, or no longer."""
+        self._pool.allow_busy_poll(allowed)
+
     def stop(self, grace: float) -> None:
         """Begin nothing new; reset what is left after `grace` seconds, at once when called again."""
         waited = self._repeats.stop(grace)

@@ -116,6 +116,11 @@ class Uploader:
         """
         return self._run is None or self._run.limit(concurrency, connections)
 
+    def allow_busy_poll(self, allowed: bool) -> None:
+        """Have the present run wait awake from now on, if the settings want that, or no longer."""
+        if self._run is not None:
+            self._run.allow_busy_poll(allowed)
+
     def stop(self, grace: float = 10.0) -> None:
         """Begin nothing new; what is in flight may finish within `grace` seconds. A second call stops at once."""
         if self._run is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import threading
 from typing import IO, TYPE_CHECKING, Final
@@ -11,13 +10,14 @@ from typing import IO, TYPE_CHECKING, Final
 from fastpost import forks
 from fastpost.errors import WorkerLost
 from fastpost.tally import Tally
-from fastpost.worker import Message, Orders, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastpost.config import Settings
     from fastpost.portions import Portions
     from fastpost.sources import Upload
+    from fastpost.worker import Message
 
 #: Seconds that a thread may take to notice that its worker has ended; one that walks a slow disk is left to itself.
 _THREAD_ENDS: Final = 1.0
@@ -26,20 +26,30 @@ _THREAD_ENDS: Final = 1.0
 class Worker(forks.Other):
     """A worker process as its parent sees it; there is none before it is started.
 
+    What is needed to talk to one is loaded when there is one: most runs are too short to have any, and it takes 5 ms.
+
+    Args:
+        settings: with this process's share of the concurrency and the connections.
+        tells_results: whole results are wanted, not only their counts.
+        grace: seconds that uploads have to finish after the first SIGTERM.
+
     Attributes:
+        settings: see above.
         counts: the last cut of its tally.
         given: the uploads that it has and has not told the end of, by number.
         done: it has told all.
         stopped: somebody else has told it to stop.
     """
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, settings: Settings, tells_results: bool, grace: float) -> None:
         super().__init__(0)
         self.counts = Tally()
         self.given: dict[int, Upload] = {}
         self.done = False
         self.stopped = False
-        self._orders = orders
+        self.settings = settings
+        self._tells_results = tells_results
+        self._grace = grace
         #: It asks here with an octet, and is sent its orders and portions.
         self._asks: socket.socket | None = None
         self._told: IO[bytes] | None = None
@@ -71,10 +81,14 @@ class Worker(forks.Other):
             number: its own among the processes.
             portions: where it comes from.
         """
+        import pickle
+
+        from fastpost.worker import Orders, packed
+
         assert self._asks is not None
         first = 0
         try:
-            self._asks.sendall(pickle.dumps(self._orders))
+            self._asks.sendall(pickle.dumps(Orders(self.settings, self._tells_results, self._grace)))
             while self._asks.recv(1):
                 uploads = portions.take(number)
                 self.given.update(enumerate(uploads or (), start=first))
@@ -97,6 +111,8 @@ class Worker(forks.Other):
 
     def hear(self) -> Message | None:
         """Wait for its next message, in a thread; None: it is gone."""
+        import pickle
+
         assert self._told is not None
         try:
             message: Message = pickle.load(self._told)

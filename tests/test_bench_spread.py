@@ -25,4 +25,4 @@ def run(wall: float) -> Run:
     ],
 )
 def test_verdicts(files: str, cores: float, ratio: float, verdict: str) -> None:
-    assert Row("nghttpd", files, {1: [run(1.0)] * 3, 2: [run(ratio)] * 3}, cores).verdict == verdict
+    assert Row("nghttpd", files, "2", {1: [run(1.0)] * 3, 2: [run(ratio)] * 3}, cores).verdict == verdict

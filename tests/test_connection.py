@@ -779,6 +779,37 @@ class Holding(Script):
         peer.answer(request, 201)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_waiting_awake_is_allowed_and_not_in_the_midst_of_a_run(tmp_path: Path, wanted: bool) -> None:
+    """By the connections that are there, and by those that come."""
+    script = Holding()
+
+    async def main(url: str) -> None:
+        client = uploader(url, concurrency=10, connections=2, busy_poll=wanted)
+        client.allow_busy_poll(False)  # there is no run yet: for nobody
+        running = asyncio.ensure_future(client.run(batches(files(tmp_path, 100))))
+        while len(script.connections) < 2:
+            await asyncio.sleep(0.001)
+        assert client._run is not None
+        first, second = pool = client._run._pool.connections
+        assert [one.busy_poll for one in pool] == [wanted, wanted]
+        client.allow_busy_poll(False)
+        assert [one.busy_poll for one in pool] == [False, False]
+        client.limit(4, 1)
+        client.limit(10, 2)
+        while client.tally.connections < 3:  # for the one that drains
+            await asyncio.sleep(0.001)
+        (third,) = {*pool} - {first, second}
+        assert not third.busy_poll
+        client.allow_busy_poll(True)
+        assert [one.busy_poll for one in (first, second, third)] == [wanted] * 3
+        script.answers.set()
+        await running
+
+    with Server(script) as server:
+        drive(main(server.url))
+
+
 def test_streams_and_connections_that_were_lowered_can_be_raised_again(tmp_path: Path) -> None:
     script = Holding()
 

@@ -84,7 +84,7 @@ ARROWS = {
     "cores": "",
     "forks": "config",
     "portions": "cores sources",
-    "workers": "forks portions worker sources tally errors",
+    "workers": "forks portions worker sources tally errors config",
     "processes": "forks workers worker portions cores uploader run _table target sources tally errors config",
     "_records": "_table _chunker",
     "recorded": "_records target sources errors",

@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,18 +26,32 @@ from fastpost.portions import Portions
 from fastpost.processes import Processes, _shares
 from fastpost.sources import Batch, Upload
 from fastpost.tally import Peer, Shares, Tally
+from fastpost.uploader import Uploader
 from fastpost.worker import packed, unpacked
 
 
-def test_none_of_several_processes_waits_awake(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Settings] = []
-    monkeypatch.setattr("fastpost.processes.Uploader", made.append)
-    monkeypatch.setattr("fastpost.processes.Orders", lambda settings, *_: made.append(settings))
-    settings = Settings(to="http://a/", connections=3)
-    with Processes(settings, 3).workers(tells_results=False, grace=1.0):
-        pass
-    assert settings.busy_poll
-    assert [one.busy_poll for one in made] == [False, False, False]
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_first_process_waits_awake_as_long_as_it_is_alone_and_the_others_never(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    allowed: list[bool] = []
+    monkeypatch.setattr(Uploader, "allow_busy_poll", lambda _, allow: allowed.append(allow))
+    processes = Processes(Settings(to="http://a/", connections=3, busy_poll=wanted), 3)
+    with processes.workers(tells_results=False, grace=1.0):
+        assert [one.settings.busy_poll for one in processes._workers] == [False, False]
+    assert processes._uploader.settings.busy_poll is wanted
+    processes.hold_back(2)
+    assert allowed == [], "nobody is there yet"
+    for others in (1, 2, 0):
+        processes.limit(others)
+    assert allowed == [False, False, True]
+
+
+def test_what_talks_to_a_process_is_loaded_when_there_is_one() -> None:
+    """5 ms of a run that may be over before that pays."""
+    code = "import sys, fastpost.processes; print('pickle' in sys.modules or 'fastpost.worker' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def walk(sizes: list[int]) -> Iterator[Batch]:
