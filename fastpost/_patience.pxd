@@ -8,6 +8,7 @@ cdef bint is_readable(int fd) noexcept
 
 
 cdef class Patience:
+    cdef readonly double awake
     # Answers that were waited for awake and did not come, beyond those that did; how many more are slept for.
     cdef int _late
     cdef int _asleep

@@ -22,6 +22,8 @@ cdef extern from "<time.h>" nogil:
         long tv_sec
         long tv_nsec
     int nanosleep(const timespec* duration, timespec* left)
+    int clock_gettime(int clock, timespec* now)
+    int CLOCK_MONOTONIC
 
 cdef enum:
     # Looks for an answer before the thread sleeps: some 30 microseconds, less than falling asleep and being woken cost.
@@ -56,9 +58,14 @@ cdef double _KEPT = 0.96
 
 @cython.final
 cdef class Patience:
-    """How one connection waits."""
+    """How one connection waits.
+
+    Attributes:
+        awake: seconds in which it waited awake, whether or not what it waited for came.
+    """
 
     def __cinit__(self):
+        self.awake = 0.0
         self._late = 0
         self._asleep = 0
         self._phase = _RESTING
@@ -71,10 +78,16 @@ cdef class Patience:
 
     cpdef bint watch(self, int fd) noexcept:
         """Wait awake, without the GIL, for what the socket brings, the end included; False: it is to be slept for."""
+        cdef double began
+        cdef bint ready
         if self._asleep:
             self._asleep -= 1
             return False
-        if _ready(fd, _LOOKS):
+        # Two reads of the clock, 0.05 microseconds, a wait.
+        began = _now()
+        ready = _ready(fd, _LOOKS)
+        self.awake += _now() - began
+        if ready:
             self._late = max(self._late - _MAKES_UP_FOR, 0)
             return True
         self._late += 1
@@ -137,6 +150,13 @@ cdef bint is_readable(int fd) noexcept:
     watched.fd = fd
     watched.events = POLLIN
     return poll(&watched, 1, 0) > 0
+
+
+cdef double _now() noexcept:
+    """Monotonic seconds."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
 cdef bint _ready(int fd, int looks) noexcept:

@@ -155,6 +155,11 @@ class Connection:
         )
         self._wire = Wire(self.session.plane, self._fd)
 
+    @property
+    def awake(self) -> float:
+        """Seconds of CPU in which nothing was done but wait."""
+        return self._patience.awake
+
     # --- opening ----------------------------------------------------------------------------------
 
     async def open(self) -> None:

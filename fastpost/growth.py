@@ -18,6 +18,8 @@ LIMIT: Final = 8
 INTERVAL: Final = 0.05
 #: What a doubling must bring: this much more of octets or answers a second.
 GAIN: Final = 1.15
+#: CPU that uploads over several connections take, by that over one (nghttpd on loopback: 1.1 to 1.35).
+_DEARER: Final = 1.3
 #: Samples over which waiting is looked at: 0.5 s. For its window, a connection has waited for more than half of it as
 #: soon as that is certain.
 _SPAN: Final = 10
@@ -48,6 +50,7 @@ class Sample(NamedTuple):
         live: connections that take uploads.
         busy: connections with open streams.
         open: streams that are open on them.
+        spare: part of the time in which the thread that drives them had nothing to do, 1.0 at most.
     """
 
     octets: float
@@ -57,6 +60,7 @@ class Sample(NamedTuple):
     live: int
     busy: int
     open: int
+    spare: float
 
 
 class _Trial(NamedTuple):
@@ -151,7 +155,13 @@ class Growth:
 
     def _waits(self) -> bool:
         """Did uploads wait for more than half of the span? For the window, what is not seen yet counts as open."""
-        return self.wanted < self._most and (self._is_shut() or self._is_starved())
+        more = min(2 * self.wanted, self._most)
+        return more > self.wanted and (self._is_shut() or self._is_starved()) and self._has_time_for(more)
+
+    def _has_time_for(self, number: int) -> bool:
+        """Could so many bring what they must? Whoever works all the time is the limit, whatever the windows are."""
+        dearer = _DEARER if self.wanted == 1 else 1.0
+        return self._mean("spare") >= 1 - 1 / (_gain(self.wanted, number) * dearer)
 
     def _is_shut(self) -> bool:
         return sum(min(sample.closed, 1.0) for sample in self._samples) > 0.5 * _SPAN
@@ -174,7 +184,8 @@ class Growth:
 
     def _grow(self) -> None:
         self._before, leap = self._trial_of_windows() if self._is_shut() else self._trial_of_streams()
-        self.wanted = self._most if leap and self._may_leap else min(2 * self.wanted, self._most)
+        leap = leap and self._may_leap and self._has_time_for(self._most)
+        self.wanted = self._most if leap else min(2 * self.wanted, self._most)
         self._settling = _SETTLING
         self._forget()
 
@@ -201,7 +212,7 @@ class Growth:
         """Keep what the last step brought, or go back."""
         if len(self._samples) < _SPAN:
             return
-        gain = GAIN ** math.log2(self.wanted / before.number)
+        gain = _gain(before.number, self.wanted)
         # One answer less: the first may have been due before the step.
         more = self._mean("octets") > gain * before.octets or self._answers(but=1) > gain * before.answers
         if not more and self._seen < before.patience and not self._has_answers(rounds=2):
@@ -238,3 +249,9 @@ class Growth:
         last = self._samples[-most:]
         total: float = sum(getattr(sample, what) for sample in last)
         return total / len(last)
+
+
+def _gain(before: int, number: int) -> float:
+    """Return what a step from one number of connections to another must bring."""
+    gain: float = GAIN ** math.log2(number / before)
+    return gain

@@ -137,7 +137,7 @@ class Pool:
             self._spawn(self._open_one())
         self._tally.at_once = max(self._tally.at_once, self._live + self._coming)
         if self._growth is not None and self._sampling is None:
-            self._sums.begin(self.connections, time.monotonic())
+            self._sums.begin(self.connections, time.monotonic(), time.thread_time())
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
 
     @property
@@ -325,7 +325,7 @@ class Pool:
         """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
-        wanted = self._growth.step(self._sums.sample(self.connections, time.monotonic()))
+        wanted = self._growth.step(self._sums.sample(self.connections, time.monotonic(), time.thread_time()))
         planes = [connection.session.plane for connection in self.connections]
         live = [plane for plane in planes if not plane.draining]
         self._retire(live, wanted)

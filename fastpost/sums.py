@@ -10,20 +10,23 @@ from fastpost.tally import Peer, Shares
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastpost._streams import DataPlane
     from fastpost.connection import Connection
     from fastpost.session import Session
     from fastpost.tally import Tally
 
 
 class _Measures(typing.NamedTuple):
-    """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds."""
+    """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds.
+
+    `worked` are the thread's seconds of CPU, without those in which it only waited.
+    """
 
     at: float
     octets: int
     answers: int
     starved: float
     closed: float
+    worked: float
 
 
 class Sums:
@@ -40,13 +43,15 @@ class Sums:
         self.peer = tally.peer
         self._responses = 0
         self._closed = 0.0
-        self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0)
+        self._awake = 0.0
+        self._sampled = _Measures(0.0, 0, 0, 0.0, 0.0, 0.0)
 
     def take(self, connection: Connection) -> None:
         """A connection is gone: keep what it has brought."""
         plane = connection.session.plane
         _add(self, connection.session)
         self._closed += plane.window.closed_for
+        self._awake += connection.awake
         self._responses += plane.responses
 
     def report(self, tally: Tally, connections: Sequence[Connection]) -> None:
@@ -62,19 +67,25 @@ class Sums:
         """Return how many responses there were, those on open connections included."""
         return self._responses + sum(one.session.plane.responses for one in connections)
 
-    def begin(self, connections: Sequence[Connection], now: float) -> None:
-        """Have the first sample begin now."""
-        self._sampled = self._measures(_planes(connections), now)
+    def begin(self, connections: Sequence[Connection], now: float, cpu: float) -> None:
+        """Have the first sample begin now; arguments as those of `sample`."""
+        self._sampled = self._measures(connections, now, cpu)
 
-    def sample(self, connections: Sequence[Connection], now: float) -> Sample:
-        """Return what happened since the last sample, for the policy of growth."""
-        planes = _planes(connections)
+    def sample(self, connections: Sequence[Connection], now: float, cpu: float) -> Sample:
+        """Return what happened since the last sample, for the policy of growth.
+
+        Args:
+            connections: those that are open.
+            now: monotonic seconds.
+            cpu: seconds of CPU that the thread which drives them has used.
+        """
+        planes = [connection.session.plane for connection in connections]
         live = [plane for plane in planes if not plane.draining]
         for plane in planes:
             plane.split_time(now)
-        before, self._sampled = self._sampled, self._measures(planes, now)
+        before, self._sampled = self._sampled, self._measures(connections, now, cpu)
         elapsed = max(now - before.at, 1e-6)
-        octets, answers, starved, closed = (
+        octets, answers, starved, closed, worked = (
             (after - earlier) / elapsed for after, earlier in zip(self._sampled[1:], before[1:], strict=True)
         )
         return Sample(
@@ -85,9 +96,11 @@ class Sums:
             live=len(live),
             busy=sum(plane.open_streams > 0 for plane in live),
             open=sum(plane.open_streams for plane in live),
+            spare=1.0 - worked,
         )
 
-    def _measures(self, planes: Sequence[DataPlane], now: float) -> _Measures:
+    def _measures(self, connections: Sequence[Connection], now: float, cpu: float) -> _Measures:
+        planes = [connection.session.plane for connection in connections]
         return _Measures(
             at=now,
             octets=self.sent + sum(plane.delivery.sent for plane in planes),
@@ -95,11 +108,8 @@ class Sums:
             starved=self.blocked.get("stream_limit", 0.0)
             + sum(plane.blocked.seconds()["stream_limit"] for plane in planes),
             closed=self._closed + sum(plane.window.closed_for for plane in planes),
+            worked=cpu - self._awake - sum(connection.awake for connection in connections),
         )
-
-
-def _planes(connections: Sequence[Connection]) -> list[DataPlane]:
-    return [connection.session.plane for connection in connections]
 
 
 def _add(sums: Tally | Sums, session: Session) -> None:

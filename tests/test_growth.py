@@ -19,6 +19,7 @@ def sample(growth: Growth, octets: float = 0.0, **known: float) -> Sample:
             "live": growth.wanted,
             "busy": growth.wanted,
             "open": growth.wanted,
+            "spare": 1.0,
             **known,
         }  # type: ignore[arg-type]
     )
@@ -160,6 +161,28 @@ def test_uploads_stay_free_to_move_until_it_is_decided() -> None:
         ahead.append(growth.windows_ahead)
     assert ahead == [1, 0, 1, 0], "at first, no need, on trial, at rest"
     assert growth.wanted == 1
+
+
+@pytest.mark.parametrize(
+    ("spare", "begins"),
+    [(0.0, 1), (0.3, 1), (0.36, 2), (0.45, 2), (0.55, 8), (1.0, 8)],
+)
+def test_who_has_no_time_for_more_connections_begins_none(spare: float, begins: int) -> None:
+    """What they would have to bring takes that much, and several take a third more than one."""
+    growth = Growth(8)
+    assert steps(growth, 0.35, 1e6, closed=1.0, spare=spare) == begins
+    # Nor where it is streams that are waited for.
+    assert steps(Growth(8), 0.55, 1e6, starved=50.0, answers=100.0, spare=spare) == min(begins, 2)
+
+
+def test_growth_ends_where_the_time_does() -> None:
+    growth = Growth(8)
+    in_step(growth, 1.2, closed=0.85)
+    assert growth.wanted == 4
+    in_step(growth, 5, closed=0.85, spare=0.1)
+    assert growth.wanted == 4, "that step has brought what it should: it is kept"
+    in_step(growth, 2, closed=0.85, spare=0.14)
+    assert growth.wanted == 8, "beyond one, more are no dearer"
 
 
 def test_all_begin_at_the_most_where_windows_open() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,26 @@ def test_what_arrives_at_once_is_waited_for_awake(pair: Pair) -> None:
     assert not patience.watch(ours.fileno())
     theirs.close()  # the end is no less an answer
     assert patience.watch(ours.fileno())
+
+
+def test_the_time_that_was_waited_awake_is_known(pair: Pair) -> None:
+    """And no other: not what was slept for."""
+    ours, theirs = pair
+    patience = Patience()
+    assert patience.awake == 0.0
+    before = time.monotonic()
+    assert not patience.watch(ours.fileno())
+    in_vain = patience.awake
+    assert 0.0 < in_vain <= time.monotonic() - before
+    theirs.send(b"x")
+    assert patience.watch(ours.fileno())
+    assert in_vain < patience.awake <= time.monotonic() - before
+    ours.recv(1)
+    for _ in range(100):
+        patience.watch(ours.fileno())  # it has given up in the midst of them
+    waited = patience.awake
+    patience.watch(ours.fileno())
+    assert patience.awake == waited
 
 
 def test_late_answers_are_waited_for_awake_only_now_and_then(pair: Pair) -> None:
