@@ -14,7 +14,7 @@ cdef class ConnectionWindow:
     # Seconds in which streams could have sent but for this window.
     cdef readonly double closed_for
     # It is shut for long before each credit: the peer is far away.
-    cdef bint far
+    cdef readonly bint far
     # Octets after which a gather list is sent, so that the server reads while the next is gathered.
     cdef int64_t part
     # Octets sent that no credit has come for; WINDOW_UPDATEs so far.

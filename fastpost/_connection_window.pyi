@@ -5,3 +5,4 @@ class ConnectionWindow:
     available: int
     largest: int
     closed_for: float
+    far: bool

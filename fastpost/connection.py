@@ -157,7 +157,7 @@ class Connection:
 
     @property
     def awake(self) -> float:
-        """Seconds of CPU in which nothing was done but wait."""
+        """Seconds in which it waited awake, which is CPU time where it had a core for itself."""
         return self._patience.awake
 
     # --- opening ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The cores that this process may use, how much of them is idle, and how much of one a thread uses.
+"""The cores that this process may use, how much of them is idle, and how much of one a thread uses or would.
 
 What is idle only Linux tells; elsewhere all count as idle.
 """
@@ -46,6 +46,19 @@ class ThisThread:
 
     def _look(self) -> tuple[float, float]:
         return time.monotonic(), time.thread_time()
+
+
+def asked_of_a_core() -> float:
+    """Return the seconds of CPU that the calling thread has used, with those for which it waited for a core.
+
+    The latter only where Linux tells them (proc_pid_schedstat, in nanoseconds): 15 microseconds.
+    """
+    used = time.thread_time()
+    try:
+        with open("/proc/thread-self/schedstat", "rb", buffering=0) as told:
+            return used + int(told.read(128).split()[1]) * 1e-9
+    except (OSError, ValueError, LookupError):
+        return used
 
 
 def idle(cores: int, before: tuple[float, float] | None, now: tuple[float, float] | None) -> float:

@@ -50,7 +50,8 @@ class Sample(NamedTuple):
         live: connections that take uploads.
         busy: connections with open streams.
         open: streams that are open on them.
-        spare: part of the time in which the thread that drives them had nothing to do, 1.0 at most.
+        spare: part of the time in which the thread that drives them needed no core, or only to wait awake, 0.0 … 1.0.
+        far: their windows are closed for long before each credit.
     """
 
     octets: float
@@ -61,6 +62,7 @@ class Sample(NamedTuple):
     busy: int
     open: int
     spare: float
+    far: bool
 
 
 class _Trial(NamedTuple):
@@ -159,7 +161,12 @@ class Growth:
         return more > self.wanted and (self._is_shut() or self._is_starved()) and self._has_time_for(more)
 
     def _has_time_for(self, number: int) -> bool:
-        """Could so many bring what they must? Whoever works all the time is the limit, whatever the windows are."""
+        """Could so many bring what they must? Who works all the time for a server nearby is the limit, not its windows.
+
+        Over a long line, or where only answers are waited for, more of them cost hardly any time.
+        """
+        if self._samples[-1].far or self._is_silent():
+            return True
         dearer = _DEARER if self.wanted == 1 else 1.0
         return self._mean("spare") >= 1 - 1 / (_gain(self.wanted, number) * dearer)
 

@@ -13,6 +13,7 @@ import typing
 
 from fastpost import endpoint, growth, retry, tls
 from fastpost.connection import Connection
+from fastpost.cores import asked_of_a_core
 from fastpost.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -137,7 +138,7 @@ class Pool:
             self._spawn(self._open_one())
         self._tally.at_once = max(self._tally.at_once, self._live + self._coming)
         if self._growth is not None and self._sampling is None:
-            self._sums.begin(self.connections, time.monotonic(), time.thread_time())
+            self._sums.begin(self.connections, time.monotonic(), asked_of_a_core())
             self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
 
     @property
@@ -325,7 +326,7 @@ class Pool:
         """Have the growth policy look at what the connections measured since the last time."""
         assert self._growth is not None
         self._sampling = asyncio.get_running_loop().call_later(growth.INTERVAL, self._sample)
-        wanted = self._growth.step(self._sums.sample(self.connections, time.monotonic(), time.thread_time()))
+        wanted = self._growth.step(self._sums.sample(self.connections, time.monotonic(), asked_of_a_core()))
         planes = [connection.session.plane for connection in self.connections]
         live = [plane for plane in planes if not plane.draining]
         self._retire(live, wanted)

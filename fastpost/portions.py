@@ -149,8 +149,9 @@ class Portions:
             for process in range(self.welcome + 1, number + 1):
                 self._keep_what_was_set_aside(process)
             self.welcome = number
-            # What nobody else waits for needs no small portions.
-            self._most = _most(mean) if number or (mean or 0) >= _MEDIUM else _ALL
+            # What nobody else waits for needs no small portions; what the first batch told holds until more is known.
+            if number or mean is not None:
+                self._most = _most(mean) if number or (mean or 0) >= _MEDIUM else _ALL
             self._tell_news()
 
     def leave(self, process: int) -> None:

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from fastpost.sources import Upload
     from fastpost.worker import Message
 
-#: Seconds between looks at what was done and at the cores; and as long as nobody may be begun yet, whatever is seen.
+#: Seconds between looks at what was done and, once another process may be begun, at the cores.
 _LOOK: Final = 0.1
-_LOOK_EARLY: Final = 0.25
 #: Seconds that a run has lasted before a process is begun for files that are not set aside: to start one costs a tenth
 #: of a second, a twentieth of that. How long the run will last nobody knows; what lasted so long will for some time.
 _LASTS: Final = 2.0
@@ -309,15 +308,13 @@ class _Run:
         """Now and then: count, and see how many processes are worth having."""
         portions = self._portions
         loop = ThisThread()
-        pause = _LOOK
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(_LOOK)
             self._count_own()
             mean = self._tally.payload / self._tally.ok if self._tally.ok else None
-            lasts = portions.sets_aside or time.monotonic() - self._tally.started >= _LASTS
-            pause = _LOOK if lasts else _LOOK_EARLY
-            worth = portions.worth(self._cores.idle(), loop.busy())
-            wanted = max(self._wanted, worth) if lasts else portions.welcome
+            if not portions.sets_aside and time.monotonic() - self._tally.started < _LASTS:
+                continue
+            wanted = max(self._wanted, portions.worth(self._cores.idle(), loop.busy()))
             if portions.is_handed_out:
                 wanted = portions.welcome
             self._wanted = wanted
@@ -391,7 +388,14 @@ class _Run:
     # --- what workers tell ----------------------------------------------------------------------------------------
 
     def _listen(self, number: int, one: Worker) -> None:
-        """Hand what it tells to the loop, in a thread, until it is done or gone; a few messages ahead at most."""
+        """Hand what it tells to the loop, in a thread, until it is done or gone."""
+        try:
+            self._pass_on(number, one)
+        except BaseException as failure:
+            self._call_soon(self._fail, failure)
+
+    def _pass_on(self, number: int, one: Worker) -> None:
+        """Do that, a few messages ahead at most."""
         ahead = threading.Semaphore(_MESSAGES_AHEAD)
         while True:
             ahead.acquire()
@@ -465,6 +469,8 @@ class _Run:
             self._fail(failure)
         elif one.stopped:
             self._take_its_room_back()
+        if not any(each.started and not each.done for each in self._workers):
+            self._uploader.allow_busy_poll(True)
         self._leave_out(list(one.given.values()), failure)
 
     def _lose(self, one: Worker) -> None:

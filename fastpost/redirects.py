@@ -91,7 +91,7 @@ class Elsewhere:
 
     def _open(self, origin: str) -> OtherRun:
         """Open a run to which nothing goes that was given for the first origin."""
-        settings = dataclasses.replace(self._settings, to=f"{origin}/", fields=(), cert=None, key=None)
+        settings = dataclasses.replace(self._settings, to=f"{origin}/", fields=(), cert=None, key=None, busy_poll=False)
         return self._open_run(settings, targets.parse(settings.to, method=self._target.method.decode()))
 
     def ended(self, results: list[Attempt]) -> None:

@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
 class _Measures(typing.NamedTuple):
     """Sums over all connections at one moment (monotonic seconds): octets, responses, stream-seconds, seconds.
 
-    `worked` are the thread's seconds of CPU, without those in which it only waited.
+    `worked` are the seconds of CPU that the thread has used or would have, without those in which it only waited.
     """
 
     at: float
@@ -77,7 +77,7 @@ class Sums:
         Args:
             connections: those that are open.
             now: monotonic seconds.
-            cpu: seconds of CPU that the thread which drives them has used.
+            cpu: seconds of CPU that the thread which drives them has used, or has waited for.
         """
         planes = [connection.session.plane for connection in connections]
         live = [plane for plane in planes if not plane.draining]
@@ -92,11 +92,12 @@ class Sums:
             octets=octets,
             answers=answers,
             starved=starved,
-            closed=closed / max(len(live), 1),
+            closed=min(closed / max(len(live), 1), 1.0),  # those that drain have their part in the sum
             live=len(live),
             busy=sum(plane.open_streams > 0 for plane in live),
             open=sum(plane.open_streams for plane in live),
-            spare=1.0 - worked,
+            spare=min(max(1.0 - worked, 0.0), 1.0),
+            far=any(plane.window.far for plane in live),
         )
 
     def _measures(self, connections: Sequence[Connection], now: float, cpu: float) -> _Measures:

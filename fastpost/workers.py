@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from fastpost import forks
 from fastpost.errors import WorkerLost
@@ -50,6 +50,12 @@ class Worker(forks.Other):
         self.settings = settings
         self._tells_results = tells_results
         self._grace = grace
+        #: How to talk to it, and what it is told first: known once it is started.
+        self._load: Callable[[IO[bytes]], Any]
+        #: Raised by that: it was killed in the midst of a message.
+        self._torn: type[Exception] = EOFError
+        self._packed: Callable[[list[Upload] | None, int], bytes]
+        self._orders = b""
         #: It asks here with an octet, and is sent its orders and portions.
         self._asks: socket.socket | None = None
         self._told: IO[bytes] | None = None
@@ -57,11 +63,22 @@ class Worker(forks.Other):
         self._served = threading.Event()
         self._threads: list[threading.Thread] = []
 
+    @property
+    def started(self) -> bool:
+        """True once there was a process, whatever became of it."""
+        return self._asks is not None
+
     def start(self) -> None:
         """Start it from nothing: whatever this process has besides, it gets none of it.
 
-        Raises OSError when there can be no more processes.
+        Raises OSError when there can be no more processes, or what talks to one can't be loaded.
         """
+        import pickle
+
+        from fastpost.worker import Orders, packed
+
+        self._load, self._torn, self._packed = pickle.load, pickle.UnpicklingError, packed
+        self._orders = pickle.dumps(Orders(self.settings, self._tells_results, self._grace))
         self._asks, asks = socket.socketpair()
         reading, writing = os.pipe()
         self._told = open(reading, "rb")  # noqa: SIM115
@@ -81,18 +98,14 @@ class Worker(forks.Other):
             number: its own among the processes.
             portions: where it comes from.
         """
-        import pickle
-
-        from fastpost.worker import Orders, packed
-
         assert self._asks is not None
         first = 0
         try:
-            self._asks.sendall(pickle.dumps(Orders(self.settings, self._tells_results, self._grace)))
+            self._asks.sendall(self._orders)
             while self._asks.recv(1):
                 uploads = portions.take(number)
                 self.given.update(enumerate(uploads or (), start=first))
-                self._asks.sendall(packed(uploads, first))
+                self._asks.sendall(self._packed(uploads, first))
                 if uploads is None:
                     break
                 first += len(uploads)
@@ -111,12 +124,10 @@ class Worker(forks.Other):
 
     def hear(self) -> Message | None:
         """Wait for its next message, in a thread; None: it is gone."""
-        import pickle
-
         assert self._told is not None
         try:
-            message: Message = pickle.load(self._told)
-        except (EOFError, OSError, pickle.UnpicklingError):  # the last one: killed in the midst of a message
+            message: Message = self._load(self._told)
+        except (EOFError, OSError, self._torn):
             return None
         return message
 

@@ -20,6 +20,7 @@ def sample(growth: Growth, octets: float = 0.0, **known: float) -> Sample:
             "busy": growth.wanted,
             "open": growth.wanted,
             "spare": 1.0,
+            "far": False,
             **known,
         }  # type: ignore[arg-type]
     )
@@ -173,6 +174,13 @@ def test_who_has_no_time_for_more_connections_begins_none(spare: float, begins: 
     assert steps(growth, 0.35, 1e6, closed=1.0, spare=spare) == begins
     # Nor where it is streams that are waited for.
     assert steps(Growth(8), 0.55, 1e6, starved=50.0, answers=100.0, spare=spare) == min(begins, 2)
+
+
+def test_a_busy_thread_is_no_reason_over_a_long_line_or_where_answers_are_waited_for() -> None:
+    """Somebody else's work may be what keeps it busy, and more connections cost hardly any time there."""
+    assert steps(Growth(8), 0.35, 1e6, closed=1.0, spare=0.0, far=True) == 8
+    assert steps(Growth(8), 1.0, 0.0, starved=100.0, answers=20.0, spare=0.0) == 8
+    assert steps(Growth(8), 1.0, 1e6, starved=100.0, answers=20.0, spare=0.0) == 1
 
 
 def test_growth_ends_where_the_time_does() -> None:

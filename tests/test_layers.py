@@ -71,7 +71,9 @@ ARROWS = {
     "feed": "sources",
     "growth": "",
     "sums": "growth connection session _streams tally",
-    "pool": "endpoint _rate_limit sums growth connection session tls _streams _table tally target retry errors config",
+    "cores": "",
+    "pool": "cores endpoint _rate_limit sums growth connection session tls _streams _table tally target retry errors "
+    "config",
     "digest": "_table sources errors",
     "waiting": "_table digest sources errors",
     "redirects": "_table target sources tally config",
@@ -81,7 +83,6 @@ ARROWS = {
     "collector": "",
     "open_files": "_folder errors",
     "worker": "collector open_files uploader _table sources tally errors config",
-    "cores": "",
     "forks": "config",
     "portions": "cores sources",
     "workers": "forks portions worker sources tally errors config",

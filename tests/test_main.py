@@ -48,6 +48,7 @@ UPLOAD = {
         "media_types",
         "open_files",
         "outlet",
+        "cores",
         "pool",
         "report",
         "repeats",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fastpost import errors
 from fastpost._table import Attempt
 from fastpost.config import Settings
-from fastpost.cores import Cores, ThisThread, busy, idle
+from fastpost.cores import Cores, ThisThread, asked_of_a_core, busy, idle
 from fastpost.errors import FastpostError, HttpStatus, NotProcessed, ProtocolViolation, Reaction, StreamReset
 from fastpost.portions import Portions
 from fastpost.processes import Processes, _shares
@@ -102,6 +102,16 @@ def cut(sizes: list[int], processes: int, octets: int = 4096, *, secure: bool = 
         return batch.uploads
 
     return Portions(walk(sizes), processes, arrived, secure=secure)
+
+
+def test_large_files_go_in_portions_though_nothing_was_answered_yet() -> None:
+    """Else the first process had all that is left, and nobody else could join."""
+    portions = cut([200], 2, 4 * 2**20, secure=False)
+    assert len(portions.take(0) or ()) == 16
+    portions.admit(0, None)
+    assert len(portions.take(0) or ()) == 16
+    portions.admit(0, 4096.0)
+    assert len(portions.take(0) or ()) == 168
 
 
 @given(st.lists(st.integers(0, 700), max_size=6), st.integers(2, 4), st.sampled_from([0, 2**20]), st.booleans())
@@ -424,6 +434,37 @@ def test_a_thread_that_sleeps_is_not_busy_and_one_that_spins_is() -> None:
         pass
     assert idle < 0.5
     assert thread.busy() > 2 * idle
+
+
+def test_what_a_thread_asks_of_a_core_is_what_it_used_and_what_it_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def schedstat(path: str, *_: object, **__: object) -> io.BytesIO:
+        told.append(path)
+        return io.BytesIO(b"1000 2500000000 7\n")
+
+    monkeypatch.setattr("builtins.open", schedstat)
+    assert asked_of_a_core() == pytest.approx(time.thread_time() + 2.5, abs=0.1)
+    assert told == ["/proc/thread-self/schedstat"]
+
+
+@pytest.mark.parametrize("told", [b"", b"0 x 0\n", None])
+def test_without_that_file_it_is_what_it_used(monkeypatch: pytest.MonkeyPatch, told: bytes | None) -> None:
+    def schedstat(*_: object, **__: object) -> io.BytesIO:
+        if told is None:
+            raise FileNotFoundError
+        return io.BytesIO(told)
+
+    monkeypatch.setattr("builtins.open", schedstat)
+    assert asked_of_a_core() == pytest.approx(time.thread_time(), abs=0.1)
+
+
+def test_what_a_thread_asks_of_a_core_grows_as_it_works() -> None:
+    before = asked_of_a_core()
+    deadline = time.thread_time() + 0.1
+    while time.thread_time() < deadline:
+        pass
+    assert asked_of_a_core() >= before + 0.1
 
 
 @pytest.mark.parametrize("connections", ["auto", 3, 8])

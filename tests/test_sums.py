@@ -22,7 +22,7 @@ def connection(awake: float = 0.0) -> Any:
         max_concurrent_streams=0,
         blocked=SimpleNamespace(seconds=lambda: {"stream_limit": 0.0}),
         delivery=SimpleNamespace(sent=0),
-        window=SimpleNamespace(closed_for=0.0, largest=0),
+        window=SimpleNamespace(closed_for=0.0, largest=0, far=False),
         fairness=lambda: (0, 0.0, 0.0, 0.0, 0.0),
         split_time=lambda now: None,
     )
@@ -36,6 +36,27 @@ def test_time_that_is_waited_awake_is_spare() -> None:
     assert sums.sample([first, second], now=2.0, cpu=5.7).spare == pytest.approx(0.6)
     assert sums.sample([first, second], now=3.0, cpu=6.7).spare == pytest.approx(0.0)
     assert sums.sample([first, second], now=5.0, cpu=6.8).spare == pytest.approx(0.95)
+
+
+def test_it_is_a_part_of_the_time_whatever_clocks_say() -> None:
+    """Who waits awake may be kept waiting for his core."""
+    sums, one = Sums(Tally()), connection()
+    sums.begin([one], now=1.0, cpu=5.0)
+    one.awake = 0.9
+    assert sums.sample([one], now=2.0, cpu=5.3).spare == 1.0
+    assert sums.sample([one], now=3.0, cpu=6.6).spare == 0.0
+
+
+def test_who_is_far_away_and_what_is_closed_is_told() -> None:
+    sums, far, draining = Sums(Tally()), connection(), connection()
+    sums.begin([far, draining], now=1.0, cpu=0.0)
+    assert not sums.sample([far, draining], now=2.0, cpu=0.0).far
+    draining.session.plane.draining = True
+    far.session.plane.window.far = True
+    far.session.plane.window.closed_for = draining.session.plane.window.closed_for = 0.9
+    sample = sums.sample([far, draining], now=3.0, cpu=0.0)
+    assert sample.far
+    assert sample.closed == 1.0, "of the one that lives no more than all"
 
 
 def test_what_a_connection_that_is_gone_has_waited_stays_known() -> None:

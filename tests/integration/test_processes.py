@@ -129,20 +129,24 @@ IDLE = (
 
 
 def test_small_files_are_shared_once_cores_are_seen_to_be_idle(tmp_path: Path) -> None:
+    """And the cores are the first process's again when the other one is done."""
+    told = "from fastpost.uploader import Uploader; Uploader.allow_busy_poll = lambda self, may: print('awake', may); "
     for number in range(5000):
         (tmp_path / f"{number}").write_bytes(b"%d" % number)
     script = Counting(slow=200)
     with ScriptedServer(script) as server:
         done = subprocess.run(
             [
-                *(sys.executable, "-c", IDLE, "upload", str(tmp_path), "--to", server.url, "--output-format", "json"),
-                *("--processes", "2", "--connections", "2", "--concurrency", "8"),
+                *(sys.executable, "-c", told + IDLE, "upload", str(tmp_path), "--to", server.url),
+                *("--output-format", "json", "--processes", "2", "--connections", "2", "--concurrency", "8"),
             ],
             stdout=subprocess.PIPE,
             env=command.environment(),
             check=True,
         )
-    assert json.loads(done.stdout)["files"]["ok"] == len(server.requests) == 5000
+    *awake, report = done.stdout.decode().splitlines()
+    assert json.loads(report)["files"]["ok"] == len(server.requests) == 5000
+    assert (awake[0], awake[-1]) == ("awake False", "awake True")
     assert server.connections == 3, "two of the first process, which leaves one of them to the second"
     assert script.most <= 8
 
@@ -254,8 +258,20 @@ def test_one_that_joined_ends_with_a_parent_that_was_killed(tmp_path: Path) -> N
         until(lambda: not alive(child))
 
 
-def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
-    none_left = "import os\ndef none(*a, **k): raise BlockingIOError(11, 'no more')\nos.posix_spawn = none\n"
+#: No process; and no descriptor for the module that talks to one.
+NO_PROCESS = "import os\ndef none(*a, **k): raise BlockingIOError(11, 'no more')\nos.posix_spawn = none\n"
+NO_MODULE = """
+import sys
+class NoMore:
+    def find_spec(self, name, *where):
+        if name == "fastpost.worker":
+            raise OSError(24, "no more")
+sys.meta_path.insert(0, NoMore())
+"""
+
+
+@pytest.mark.parametrize("none_left", [NO_PROCESS, NO_MODULE])
+def test_where_no_process_can_join_the_others_go_on(tmp_path: Path, none_left: str) -> None:
     with joined(tmp_path, code=none_left + IDLE) as (process, script):
         script.go_on.set()
         out, err = process.communicate(timeout=50)
@@ -264,6 +280,15 @@ def test_where_no_process_can_join_the_others_go_on(tmp_path: Path) -> None:
     report = json.loads(out)
     assert report["files"]["ok"] == 5000
     assert report["connections"] == 3, "the one that was left to it is opened again"
+
+
+def test_one_that_cannot_be_heard_ends_the_run_and_does_not_hang_it(tmp_path: Path) -> None:
+    deaf = "from fastpost import workers\ndef deaf(self): raise RuntimeError('deaf')\nworkers.Worker.hear = deaf\n"
+    with joined(tmp_path, code=deaf + IDLE) as (process, script):
+        script.go_on.set()
+        _, err = process.communicate(timeout=50)
+    assert process.returncode not in (0, -9)
+    assert b"deaf" in err
 
 
 #: The second step of the walk is made for a worker, which is killed meanwhile; the run hears of that before it goes on.
