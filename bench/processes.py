@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from bench import clients, compare, servers, sets
 from bench.measure import Run, RunFailed, check, note, run, spread, warm
 
-#: Wall time of two processes by that of one, median by median: what still counts as not losing on a noisy machine.
+#: Wall time of two processes by that of one: what still counts as not losing on a noisy machine.
 LOSES: Final = 1.05
 #: What is a gain beyond the noise.
 GAINS: Final = 0.95
@@ -49,9 +49,8 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Median wall time of two processes by that of one."""
-        medians = [spread([each.wall for each in self.runs[count]]).median for count in (1, 2)]
-        return medians[1] / medians[0]
+        """Wall time of two processes by that of one, the median over the rounds: what slows a round down slows both."""
+        return spread([two.wall / one.wall for one, two in zip(self.runs[1], self.runs[2], strict=True)]).median
 
     @property
     def verdict(self) -> str:
